@@ -1,0 +1,80 @@
+// The CPU backend: threads, integer dot products chosen for the processor, oneDNN for dense prompt products.
+#ifndef THERMOCLINE_KERNELS_CPU_CPU_BACKEND_H_
+#define THERMOCLINE_KERNELS_CPU_CPU_BACKEND_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/onednn_matmul.h"
+#include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/worker_pool.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace thermocline {
+
+// Operations that cost nothing next to the matrix products are the reference ones. Every operation is done when its call
+// returns.
+class CpuBackend : public ReferenceBackend {
+ public:
+  // INVALID_ARGUMENT for an instruction set this machine lacks or a negative thread count.
+  static absl::StatusOr<std::unique_ptr<Backend>> Create(const BackendOptions& options);
+
+  absl::string_view name() const override { return "cpu"; }
+  std::string Describe() const override;
+
+  void RmsNorm(const TensorView& x, const TensorView& weight, float eps,
+               const TensorView& out) override;
+  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+              absl::Span<const Projection> projections) override;
+  void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) override;
+  void Attention(const AttentionArgs& args) override;
+  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
+                 const TensorView& out) override;
+  void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
+                      const TensorView& acc) override;
+  void SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+
+ private:
+  struct Worker {
+    std::vector<float> decoded;       // one weight row
+    std::vector<float> scores;        // attention
+    std::vector<float*> out;          // per token: where a row range lands
+    std::vector<float> panel, result;  // oneDNN
+    OneDnnMatMul onednn;
+  };
+  // The same tokens in every form some weight needs; `f32` is always there.
+  struct Inputs {
+    std::vector<const float*> f32;
+    std::vector<QuantizedRow> small, super;
+  };
+  struct MoeState;
+
+  CpuBackend(const CpuKernels& kernels, int num_threads, Activations activations);
+
+  ActivationForm FormFor(const TensorView& weight) const;
+  // Quantises rows [0, x.rows()) into the int8 forms that occur in `needs`.
+  void QuantizeRows(const TensorView& x, bool need_small, bool need_super);
+  // out[t][r - first_row] = weight row r . token t, for rows [first_row, last_row).
+  void DotRows(const TensorView& weight, int64_t first_row, int64_t last_row, const Inputs& inputs,
+               float* const* out, Worker* worker) const;
+  void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
+                 absl::Span<const Projection> projections);
+  void GateUpTask(const ExpertWork& expert, int64_t first_row,
+                  int64_t last_row, int expert_idx, MoeState* moe, Worker* worker);
+  void DownTask(const ExpertWork& expert, int64_t first_row, int64_t last_row, int expert_idx,
+                const TensorView& out, MoeState* moe, Worker* worker);
+
+  const CpuKernels& kernels_;
+  const Activations activations_;
+  WorkerPool pool_;
+  std::vector<Worker> workers_;
+  QuantizedActivations small_, super_;                // of the operation's input
+  QuantizedActivations hidden_small_, hidden_super_;  // of the experts' hidden activations
+  std::vector<float> gate_out_, up_out_;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_CPU_CPU_BACKEND_H_

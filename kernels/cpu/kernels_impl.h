@@ -1,0 +1,318 @@
+// The CPU kernels, written once over the vector types of vec_<isa>.h and compiled once per instruction set.
+//
+// Include after a vec_<isa>.h, inside one translation unit per instruction set; everything lands in an
+// anonymous namespace. Weights are read once and meet up to kMaxTokens tokens in registers, so a matrix product
+// over N tokens reads the weights N / kMaxTokens times from cache and once from memory. Every (row, token) pair sees the same
+// operations in the same order whatever the tile, which is what the numeric contract asks for.
+#ifndef THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
+#define THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/quant/decode.h"
+#include "kernels/quant/iq4_nl.h"
+#include "kernels/quant/iq4_xs.h"
+#include "kernels/quant/mxfp4.h"
+#include "kernels/quant/q2_k.h"
+#include "kernels/quant/q3_k.h"
+#include "kernels/quant/q4_0.h"
+#include "kernels/quant/q4_1.h"
+#include "kernels/quant/q4_k.h"
+#include "kernels/quant/q5_0.h"
+#include "kernels/quant/q5_1.h"
+#include "kernels/quant/q5_k.h"
+#include "kernels/quant/q6_k.h"
+#include "kernels/quant/q8_0.h"
+
+namespace thermocline {
+namespace {
+
+enum { kMaxTokens = 4, kTokenTile = 16 };
+
+// ---- integer dot products ----
+
+template <class Format, int kTokens>
+void DotSmallRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, float* const* out,
+                 int r) {
+  SmallAcc acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = SmallAcc();
+  for (int64_t b = 0; b < num_blocks; b += kSmallStep) {
+    const SmallWeights w =
+        LoadSmall<Format>(row + b * Format::kBlockBytes, num_blocks - b >= kSmallStep);
+    for (int t = 0; t < kTokens; ++t) AccumulateSmall<Format::kHasMin>(w, x[t], b, &acc[t]);
+  }
+  for (int t = 0; t < kTokens; ++t) out[t][r] = Finish(acc[t]);
+}
+
+template <class Format, int kTokens>
+void DotSuperRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, float* const* out,
+                 int r) {
+  SuperAcc acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = SuperAcc();
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    const SuperWeights w = LoadSuper<Format>(row + b * Format::kBlockBytes);
+    for (int t = 0; t < kTokens; ++t) {
+      AccumulateSuper<Format::kHasMin, Format::kDType == DType::kIQ4_XS>(w, x[t], b, &acc[t]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) out[t][r] = Finish(acc[t]);
+}
+
+template <class Format, int kTokens>
+inline void DotRow(const uint8_t* row, int64_t k, const QuantizedRow* x, float* const* out, int r) {
+  if constexpr (Format::kBlockElems == kSuperBlockElems) {
+    DotSuperRow<Format, kTokens>(row, k / kSuperBlockElems, x, out, r);
+  } else {
+    DotSmallRow<Format, kTokens>(row, k / kSmallBlockElems, x, out, r);
+  }
+}
+
+template <class Format>
+void DotInt8(const uint8_t* weights, int64_t row_bytes, int num_rows, int64_t k,
+             const QuantizedRow* x, int num_tokens, float* const* out) {
+  for (int tile = 0; tile < num_tokens; tile += kTokenTile) {
+    const int end = tile + kTokenTile < num_tokens ? tile + kTokenTile : num_tokens;
+    for (int r = 0; r < num_rows; ++r) {
+      const uint8_t* row = weights + r * row_bytes;
+      int t = tile;
+      for (; t + 4 <= end; t += 4) DotRow<Format, 4>(row, k, x + t, out + t, r);
+      if (end - t >= 2) {
+        DotRow<Format, 2>(row, k, x + t, out + t, r);
+        t += 2;
+      }
+      if (t < end) DotRow<Format, 1>(row, k, x + t, out + t, r);
+    }
+  }
+}
+
+// ---- float dot products ----
+
+template <int kTokens>
+void DotF32Tokens(const float* w, int64_t k, const float* const* x, float* const* out) {
+  F32 acc[kTokens][2];
+  for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = F32::Zero();
+  int64_t i = 0;
+  for (; i + 2 * F32::kLanes <= k; i += 2 * F32::kLanes) {
+    const F32 w0 = F32::Load(w + i), w1 = F32::Load(w + i + F32::kLanes);
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t][0] = F32::Fma(w0, F32::Load(x[t] + i), acc[t][0]);
+      acc[t][1] = F32::Fma(w1, F32::Load(x[t] + i + F32::kLanes), acc[t][1]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    float sum = F32::Add(acc[t][0], acc[t][1]).Sum();
+    for (int64_t j = i; j < k; ++j) sum += w[j] * x[t][j];
+    out[t][0] = sum;
+  }
+}
+
+void DotF32(const float* w, int64_t k, const float* const* x, int num_tokens, float* const* out) {
+  int t = 0;
+  for (; t + kMaxTokens <= num_tokens; t += kMaxTokens) DotF32Tokens<4>(w, k, x + t, out + t);
+  for (; t < num_tokens; ++t) DotF32Tokens<1>(w, k, x + t, out + t);
+}
+
+template <class Format>
+void DecodeRow(const uint8_t* row, int64_t k, float* out) {
+  DecodeBlocks<Format>(row, k / Format::kBlockElems, out);
+}
+
+template <class Storage>
+void DecodeFloats(const uint8_t* row, int64_t k, float* out) {
+  int64_t i = 0;
+  for (; i + F32::kLanes <= k; i += F32::kLanes) Storage::Load(row, i).Store(out + i);
+  for (; i < k; ++i) out[i] = Storage::LoadOne(row, i);
+}
+
+// ---- elementwise ----
+
+// exp(x) for x <= 0 or moderate: 2^n * p(r), r in [-ln2/2, ln2/2], Taylor to r^7; about 2 ulp.
+inline F32 Exp(F32 x) {
+  x = F32::Max(x, F32::Set(-87.0f));
+  const F32 n = F32::Round(F32::Mul(x, F32::Set(1.44269504f)));
+  F32 r = F32::Fma(n, F32::Set(-0.693359375f), x);
+  r = F32::Fma(n, F32::Set(2.12194440e-4f), r);
+  F32 p = F32::Set(1.0f / 5040.0f);
+  p = F32::Fma(p, r, F32::Set(1.0f / 720.0f));
+  p = F32::Fma(p, r, F32::Set(1.0f / 120.0f));
+  p = F32::Fma(p, r, F32::Set(1.0f / 24.0f));
+  p = F32::Fma(p, r, F32::Set(1.0f / 6.0f));
+  p = F32::Fma(p, r, F32::Set(0.5f));
+  p = F32::Fma(p, r, F32::Set(1.0f));
+  p = F32::Fma(p, r, F32::Set(1.0f));
+  return F32::ScaleByPowerOf2(p, n);
+}
+
+inline F32 SiluOf(F32 x) {
+  // -x is capped so that exp stays finite; beyond it silu is 0 to f32 precision anyway.
+  const F32 e = Exp(F32::Min(F32::Mul(x, F32::Set(-1.0f)), F32::Set(87.0f)));
+  return F32::Div(x, F32::Add(F32::Set(1.0f), e));
+}
+
+void SiluMulRow(const float* gate, const float* up, int64_t n, float* out) {
+  int64_t i = 0;
+  for (; i + F32::kLanes <= n; i += F32::kLanes) {
+    F32::Mul(SiluOf(F32::Load(gate + i)), F32::Load(up + i)).Store(out + i);
+  }
+  if (i == n) return;
+  // The tail goes through the same vector code, padded with zeros.
+  float g[F32::kLanes] = {}, u[F32::kLanes] = {};
+  memcpy(g, gate + i, static_cast<size_t>(n - i) * sizeof(float));
+  memcpy(u, up + i, static_cast<size_t>(n - i) * sizeof(float));
+  F32::Mul(SiluOf(F32::Load(g)), F32::Load(u)).Store(g);
+  memcpy(out + i, g, static_cast<size_t>(n - i) * sizeof(float));
+}
+
+void RmsNormRow(const float* x, const float* weight, float eps, int64_t n, float* out) {
+  F32 acc = F32::Zero();
+  int64_t i = 0;
+  for (; i + F32::kLanes <= n; i += F32::kLanes) {
+    const F32 v = F32::Load(x + i);
+    acc = F32::Fma(v, v, acc);
+  }
+  float sum = acc.Sum();
+  for (; i < n; ++i) sum += x[i] * x[i];
+  const float scale = 1.0f / SquareRoot(sum / static_cast<float>(n) + eps);
+  for (i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
+}
+
+void Axpy(const float* x, float scale, int64_t n, float* acc) {
+  const F32 s = F32::Set(scale);
+  int64_t i = 0;
+  for (; i + F32::kLanes <= n; i += F32::kLanes) {
+    F32::Fma(s, F32::Load(x + i), F32::Load(acc + i)).Store(acc + i);
+  }
+  for (; i < n; ++i) acc[i] = acc[i] + scale * x[i];
+}
+
+// ---- attention ----
+
+inline const uint8_t* CacheRow(const AttendArgs& a, const uint8_t* cache, int64_t position) {
+  const int64_t block = a.block_table[position / a.block_size];
+  const int64_t slot = block * a.block_size + position % a.block_size;
+  return cache + (slot * a.num_kv_heads + a.head) * a.row_bytes;
+}
+
+template <class Storage>
+inline float DotCached(const float* q, const uint8_t* row, int64_t n) {
+  F32 acc0 = F32::Zero(), acc1 = F32::Zero();
+  int64_t i = 0;
+  for (; i + 2 * F32::kLanes <= n; i += 2 * F32::kLanes) {
+    acc0 = F32::Fma(F32::Load(q + i), Storage::Load(row, i), acc0);
+    acc1 = F32::Fma(F32::Load(q + i + F32::kLanes), Storage::Load(row, i + F32::kLanes), acc1);
+  }
+  float sum = F32::Add(acc0, acc1).Sum();
+  for (; i < n; ++i) sum += q[i] * Storage::LoadOne(row, i);
+  return sum;
+}
+
+// Scores to probabilities over positions, in place; the order of the sum depends on `n` only.
+inline void Softmax(float* scores, int64_t n) {
+  float max = scores[0];
+  for (int64_t i = 1; i < n; ++i) max = scores[i] > max ? scores[i] : max;
+  const int64_t padded = (n + F32::kLanes - 1) / F32::kLanes * F32::kLanes;
+  for (int64_t i = n; i < padded; ++i) scores[i] = -1e30f;  // weighs exp(-87), cleared below
+  for (int64_t i = 0; i < padded; i += F32::kLanes) {
+    Exp(F32::Sub(F32::Load(scores + i), F32::Set(max))).Store(scores + i);
+  }
+  for (int64_t i = n; i < padded; ++i) scores[i] = 0.0f;
+  F32 sum = F32::Zero();
+  for (int64_t i = 0; i < padded; i += F32::kLanes) sum = F32::Add(sum, F32::Load(scores + i));
+  const F32 inverse = F32::Set(1.0f / sum.Sum());
+  for (int64_t i = 0; i < padded; i += F32::kLanes) {
+    F32::Mul(F32::Load(scores + i), inverse).Store(scores + i);
+  }
+}
+
+template <class Storage>
+void AttendWith(const AttendArgs& a) {
+  const int64_t count = a.last - a.first + 1, stride = (count + 15) / 16 * 16;
+  for (int64_t p = 0; p < count; ++p) {
+    const uint8_t* row = CacheRow(a, a.k_cache, a.first + p);
+    for (int g = 0; g < a.num_queries; ++g) {
+      a.scores[g * stride + p] = a.scale * DotCached<Storage>(a.q + g * a.head_dim, row, a.head_dim);
+    }
+  }
+  for (int g = 0; g < a.num_queries; ++g) Softmax(a.scores + g * stride, count);
+  for (int64_t i = 0; i < a.num_queries * a.head_dim; ++i) a.out[i] = 0.0f;
+  for (int64_t p = 0; p < count; ++p) {
+    const uint8_t* row = CacheRow(a, a.v_cache, a.first + p);
+    for (int g = 0; g < a.num_queries; ++g) {
+      const float weight = a.scores[g * stride + p];
+      const F32 w = F32::Set(weight);
+      float* out = a.out + g * a.head_dim;
+      int64_t i = 0;
+      for (; i + F32::kLanes <= a.head_dim; i += F32::kLanes) {
+        F32::Fma(w, Storage::Load(row, i), F32::Load(out + i)).Store(out + i);
+      }
+      for (; i < a.head_dim; ++i) out[i] = out[i] + weight * Storage::LoadOne(row, i);
+    }
+  }
+}
+
+struct F32Storage {
+  static F32 Load(const uint8_t* row, int64_t i) { return F32::Load((const float*)row + i); }
+  static float LoadOne(const uint8_t* row, int64_t i) { return ((const float*)row)[i]; }
+};
+struct F16Storage {
+  static F32 Load(const uint8_t* row, int64_t i) { return F32::LoadHalf(row + 2 * i); }
+  static float LoadOne(const uint8_t* row, int64_t i) { return HalfToFloat(LoadU16(row + 2 * i)); }
+};
+struct Bf16Storage {
+  static F32 Load(const uint8_t* row, int64_t i) { return F32::LoadBfloat16(row + 2 * i); }
+  static float LoadOne(const uint8_t* row, int64_t i) {
+    return Bfloat16ToFloat(LoadU16(row + 2 * i));
+  }
+};
+
+void Attend(const AttendArgs* args) {
+  switch (args->cache_dtype) {
+    case DType::kF16:
+      return AttendWith<F16Storage>(*args);
+    case DType::kBF16:
+      return AttendWith<Bf16Storage>(*args);
+    default:
+      return AttendWith<F32Storage>(*args);
+  }
+}
+
+// ---- the table ----
+
+template <class Format>
+void AddFormat(CpuKernels* table) {
+  table->dot_int8[(int)Format::kDType] = &DotInt8<Format>;
+  table->decode_row[(int)Format::kDType] = &DecodeRow<Format>;
+}
+
+CpuKernels MakeKernels(const char* name) {
+  CpuKernels table = {};
+  table.name = name;
+  table.quantize_small = &QuantizeSmall;
+  table.quantize_super = &QuantizeSuper;
+  AddFormat<FormatQ4_0>(&table);
+  AddFormat<FormatQ4_1>(&table);
+  AddFormat<FormatQ5_0>(&table);
+  AddFormat<FormatQ5_1>(&table);
+  AddFormat<FormatQ8_0>(&table);
+  AddFormat<FormatQ2K>(&table);
+  AddFormat<FormatQ3K>(&table);
+  AddFormat<FormatQ4K>(&table);
+  AddFormat<FormatQ5K>(&table);
+  AddFormat<FormatQ6K>(&table);
+  AddFormat<FormatIq4Nl>(&table);
+  AddFormat<FormatIq4Xs>(&table);
+  AddFormat<FormatMxfp4>(&table);
+  table.decode_row[(int)DType::kF32] = &DecodeFloats<F32Storage>;
+  table.decode_row[(int)DType::kF16] = &DecodeFloats<F16Storage>;
+  table.decode_row[(int)DType::kBF16] = &DecodeFloats<Bf16Storage>;
+  table.dot_f32 = &DotF32;
+  table.attend = &Attend;
+  table.rms_norm = &RmsNormRow;
+  table.silu_mul = &SiluMulRow;
+  table.axpy = &Axpy;
+  return table;
+}
+
+}  // namespace
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_

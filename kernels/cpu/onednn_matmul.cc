@@ -1,0 +1,104 @@
+#include "kernels/cpu/onednn_matmul.h"
+
+#include "kernels/check.h"
+
+#ifdef THERMOCLINE_WITH_ONEDNN
+#include <omp.h>
+
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+#include <vector>
+
+#include "kernels/quant/float_bits.h"
+#endif
+
+namespace thermocline {
+
+// Below this a call's fixed cost exceeds the gain.
+static constexpr int64_t kMinWeightElems = int64_t{1} << 16;
+
+#ifdef THERMOCLINE_WITH_ONEDNN
+
+struct OneDnnMatMul::Impl {
+  using Key = std::tuple<DType, int64_t, int64_t>;  // weight type, in, out
+  struct Prepared {
+    dnnl::matmul primitive;
+    dnnl::memory src, weights, dst;
+  };
+
+  Prepared& Get(DType dtype, int64_t in, int64_t out) {
+    auto [it, inserted] = prepared.try_emplace(Key{dtype, in, out});
+    if (!inserted) return it->second;
+    using Desc = dnnl::memory::desc;
+    using Tag = dnnl::memory::format_tag;
+    const auto type = dtype == DType::kF32 ? dnnl::memory::data_type::f32
+                                           : dnnl::memory::data_type::bf16;
+    const Desc src({kPanelRows, in}, type, Tag::ab);
+    const Desc weights({in, out}, type, Tag::ba);  // stored [out, in]
+    const Desc dst({kPanelRows, out}, dnnl::memory::data_type::f32, Tag::ab);
+    Prepared& p = it->second;
+#if DNNL_VERSION_MAJOR >= 3
+    p.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(engine, src, weights, dst));
+#else
+    p.primitive = dnnl::matmul(
+        dnnl::matmul::primitive_desc(dnnl::matmul::desc(src, weights, dst), engine));
+#endif
+    p.src = dnnl::memory(src, engine, DNNL_MEMORY_NONE);
+    p.weights = dnnl::memory(weights, engine, DNNL_MEMORY_NONE);
+    p.dst = dnnl::memory(dst, engine, DNNL_MEMORY_NONE);
+    return p;
+  }
+
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::map<Key, Prepared> prepared;
+  std::vector<uint16_t> rounded;
+};
+
+OneDnnMatMul::OneDnnMatMul() = default;
+OneDnnMatMul::~OneDnnMatMul() = default;
+
+bool OneDnnMatMul::Available() { return true; }
+
+bool OneDnnMatMul::Serves(const TensorView& weight, Activations activations) {
+  if (weight.num_elems() < kMinWeightElems) return false;
+  return weight.dtype == DType::kF32 ||
+         (weight.dtype == DType::kBF16 && activations == Activations::kInt8);
+}
+
+void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_rows,
+                       const float* x, float* out) {
+  TC_CHECK(num_rows <= kMaxWeightRows);
+  omp_set_num_threads(1);  // of this thread only
+  if (impl_ == nullptr) impl_ = std::make_unique<Impl>();
+  Impl::Prepared& p = impl_->Get(weight.dtype, weight.cols(), num_rows);
+  const void* src = x;
+  if (weight.dtype == DType::kBF16) {
+    impl_->rounded.resize(static_cast<size_t>(kPanelRows * weight.cols()));
+    for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
+    src = impl_->rounded.data();
+  }
+  p.src.set_data_handle(const_cast<void*>(src));
+  p.weights.set_data_handle(weight.Row<void>(first_row));
+  p.dst.set_data_handle(out);
+  p.primitive.execute(impl_->stream, {{DNNL_ARG_SRC, p.src},
+                                      {DNNL_ARG_WEIGHTS, p.weights},
+                                      {DNNL_ARG_DST, p.dst}});
+  impl_->stream.wait();
+}
+
+#else
+
+struct OneDnnMatMul::Impl {};
+OneDnnMatMul::OneDnnMatMul() = default;
+OneDnnMatMul::~OneDnnMatMul() = default;
+bool OneDnnMatMul::Available() { return false; }
+bool OneDnnMatMul::Serves(const TensorView&, Activations) { return false; }
+void OneDnnMatMul::Run(const TensorView&, int64_t, int64_t, const float*, float*) {
+  TC_CHECK(false) << "built without oneDNN (minimum size " << kMinWeightElems << ")";
+}
+
+#endif
+
+}  // namespace thermocline

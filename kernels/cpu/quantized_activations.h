@@ -1,0 +1,37 @@
+// One step's activations in the int8 forms that the weights of an operation ask for.
+#ifndef THERMOCLINE_KERNELS_CPU_QUANTIZED_ACTIVATIONS_H_
+#define THERMOCLINE_KERNELS_CPU_QUANTIZED_ACTIVATIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cpu/kernels.h"
+
+namespace thermocline {
+
+// The form of activations a weight format meets.
+enum class ActivationForm { kF32, kSmallInt8, kSuperInt8 };
+
+// Storage for N rows of K activations in one int8 form; reused from call to call.
+class QuantizedActivations {
+ public:
+  // Makes room for num_rows rows of k. Rows keep their addresses until the next Reset.
+  void Reset(ActivationForm form, int64_t num_rows, int64_t k);
+  // Quantises x[k] into row `row`; rows may be filled by different threads.
+  void Fill(const CpuKernels& kernels, int64_t row, const float* x);
+  const QuantizedRow& row(int64_t row) const { return rows_[static_cast<size_t>(row)]; }
+
+ private:
+  ActivationForm form_ = ActivationForm::kSmallInt8;
+  int64_t k_ = 0;
+  std::vector<int8_t> q_;
+  std::vector<float> d_;
+  std::vector<float> sum_;
+  std::vector<int16_t> sums_;
+  std::vector<QuantizedRow> rows_;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_CPU_QUANTIZED_ACTIVATIONS_H_

@@ -1,0 +1,43 @@
+// Q3_K: 256 weights in 110 bytes: w = d * (s - 32) * (q - 4), a 6-bit scale s per 16.
+//
+// [32 bytes of third bits][64 bytes of 2-bit weights][12 scale bytes][f16 d]
+// The third bit of weight i is bit (i / 32) of byte i % 32. Scales: low nibbles of bytes 0..7, two high bits in bytes 8..11.
+// Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+#ifndef THERMOCLINE_KERNELS_QUANT_Q3_K_H_
+#define THERMOCLINE_KERNELS_QUANT_Q3_K_H_
+
+#include "kernels/dtype.h"
+#include "kernels/quant/blocks.h"
+
+namespace thermocline {
+
+struct FormatQ3K {
+  static constexpr DType kDType = DType::kQ3_K;
+  static constexpr const char* kName = "Q3_K";
+  static constexpr int kBlockElems = kSuperBlockElems;
+  static constexpr int kBlockBytes = 110;
+  static constexpr bool kHasMin = false;
+  static inline void Unpack(const uint8_t* block, SuperBlock* out) {
+    const uint8_t* high = block;
+    const uint8_t* qs = block + 32;
+    const uint8_t* scales = block + 96;
+    out->d = HalfToFloat(LoadU16(block + 108));
+    out->dmin = 0.0f;
+    for (int g = 0; g < kSubBlocks; ++g) {
+      const int low = g < 8 ? scales[g] & 0x0F : scales[g - 8] >> 4;
+      const int top = (scales[8 + (g & 3)] >> (2 * (g >> 2))) & 3;
+      out->scale[g] = static_cast<int16_t>((low | (top << 4)) - 32);
+      out->min[g] = 0;
+    }
+    for (int i = 0; i < kSuperBlockElems; ++i) {
+      const int half = i >> 7, plane = (i >> 5) & 3, l = i & 31;
+      const int low = (qs[32 * half + l] >> (2 * plane)) & 3;
+      const int third = (high[l] >> (i >> 5)) & 1;
+      out->q[i] = static_cast<int8_t>((low | (third << 2)) - 4);
+    }
+  }
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_QUANT_Q3_K_H_

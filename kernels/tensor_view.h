@@ -1,0 +1,72 @@
+// TensorView: a non-owning description of a tensor on one device.
+#ifndef THERMOCLINE_KERNELS_TENSOR_VIEW_H_
+#define THERMOCLINE_KERNELS_TENSOR_VIEW_H_
+
+#include <array>
+#include <cstdint>
+
+#include "kernels/check.h"
+#include "kernels/dtype.h"
+#include "kernels/quant/registry.h"
+
+namespace thermocline {
+
+// Free to copy. `data` is an address of the owning backend's memory and may be dereferenced only by that backend.
+// Shapes are row-major, outermost first; rows (the last dimension) are contiguous, and consecutive rows lie
+// row_bytes apart.
+struct TensorView {
+  static constexpr int kMaxRank = 4;
+
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int rank = 0;
+  std::array<int64_t, kMaxRank> shape = {};
+  int64_t row_bytes = 0;
+
+  bool empty() const { return data == nullptr; }
+  int64_t cols() const { return shape[rank - 1]; }
+  // Number of rows when every dimension but the last is flattened.
+  int64_t rows() const {
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < rank; ++i) rows *= shape[i];
+    return rows;
+  }
+  int64_t num_elems() const { return rows() * cols(); }
+  int64_t bytes() const { return rows() * row_bytes; }
+
+  // Address of row r as elements of T (for the backend that owns the memory).
+  template <class T>
+  T* Row(int64_t r) const {
+    return reinterpret_cast<T*>(static_cast<char*>(data) + r * row_bytes);
+  }
+};
+
+// A view of densely packed rows. Whole blocks must fit into the last dimension.
+inline TensorView MakeView(void* data, DType dtype, std::initializer_list<int64_t> shape) {
+  TC_CHECK(shape.size() >= 1 && shape.size() <= TensorView::kMaxRank);
+  TensorView view;
+  view.data = data;
+  view.dtype = dtype;
+  for (int64_t dim : shape) view.shape[view.rank++] = dim;
+  view.row_bytes = BytesOf(dtype, view.cols());
+  return view;
+}
+
+// The same bytes seen with another shape; the number of elements must agree.
+inline TensorView Reshape(const TensorView& view, std::initializer_list<int64_t> shape) {
+  TensorView reshaped = MakeView(view.data, view.dtype, shape);
+  TC_CHECK(reshaped.num_elems() == view.num_elems());
+  return reshaped;
+}
+
+// The first `rows` rows of a rank-2 view.
+inline TensorView FirstRows(const TensorView& view, int64_t rows) {
+  TC_CHECK(view.rank == 2 && rows <= view.shape[0]);
+  TensorView head = view;
+  head.shape[0] = rows;
+  return head;
+}
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_TENSOR_VIEW_H_

@@ -1,0 +1,15 @@
+// Why a token is in a batch.
+#ifndef THERMOCLINE_KERNELS_TOKEN_ROLE_H_
+#define THERMOCLINE_KERNELS_TOKEN_ROLE_H_
+
+#include <cstdint>
+
+namespace thermocline {
+
+// A backend may serve the two roles with different kernels. A token keeps its role for life: a generated token that is recomputed
+// after a preemption is still a generated one.
+enum class TokenRole : uint8_t { kPrompt, kGenerated };
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_TOKEN_ROLE_H_

@@ -1,0 +1,412 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "engine/sampler.h"
+
+namespace thermocline {
+namespace {
+
+// KV memory when nobody says: room for many conversations, at most a quarter of what is free.
+constexpr int64_t kDefaultKvTokens = 65536;
+constexpr int kLoadThreads = 4;  // reads overlap with decoding; more does not help one disk
+
+double SteadySeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// MemAvailable of /proc/meminfo in bytes, or 4 GiB when it cannot be read.
+int64_t AvailableMemoryBytes() {
+  int64_t kib = int64_t{4} << 20;
+  if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
+    char line[128];
+    while (std::fgets(line, sizeof(line), file) != nullptr) {
+      long long value = 0;
+      if (std::sscanf(line, "MemAvailable: %lld kB", &value) == 1) kib = value;
+    }
+    std::fclose(file);
+  }
+  return kib * 1024;
+}
+
+// Models whose matrices are all F32 are computed in f32 unless told otherwise.
+bool IsF32Model(const Checkpoint& checkpoint) {
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    if (tensor.shape.size() > 1 && tensor.dtype != DType::kF32) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options) {
+  std::unique_ptr<Engine> engine(new Engine(std::move(options)));
+  if (absl::Status s = engine->Initialize(); !s.ok()) return s;
+  return engine;
+}
+
+Engine::Engine(EngineOptions options) : options_(std::move(options)) {
+  if (!options_.now) options_.now = &SteadySeconds;
+}
+
+Engine::~Engine() { AbortAll(absl::UnavailableError("the server is stopping")); }
+
+absl::Status Engine::Initialize() {
+  if (options_.block_size < 1 || options_.block_size > 1024) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("block size = ", options_.block_size, ", but 1 to 1024 is allowed"));
+  }
+  if (options_.scheduler.max_batch_tokens < 1 || options_.scheduler.max_num_seqs < 1 || options_.max_waiting < 1) {
+    return absl::InvalidArgumentError("batch tokens, sequences and queue must be at least 1");
+  }
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model_path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  checkpoint_ = *std::move(checkpoint);
+  absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(*checkpoint_);
+  if (!model.ok()) return model.status();
+  model_ = *std::move(model);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = TokenizerOf(*checkpoint_);
+  if (tokenizer.ok()) {
+    tokenizer_ = *std::move(tokenizer);
+  } else {
+    tokenizer_error_ = std::string(tokenizer.status().message());  // token ids still work
+  }
+  if (absl::Status s = CreateBackends(); !s.ok()) return s;
+  if (absl::Status s = LoadWeights(); !s.ok()) return s;
+  return CreateCaches();
+}
+
+absl::Status Engine::CreateBackends() {
+  const bool f32 = IsF32Model(*checkpoint_);
+  options_.backend_options.activations =
+      options_.activations.value_or(f32 ? Activations::kF32 : Activations::kInt8);
+  kv_dtype_ = options_.kv_dtype.value_or(f32 ? DType::kF32 : DType::kF16);
+  absl::StatusOr<std::unique_ptr<Backend>> host = MakeBackend(options_.backend, options_.backend_options);
+  if (!host.ok()) return host.status();
+  host_backend_ = *std::move(host);
+  other_dense_backend_ = std::move(options_.dense_backend);
+  device_backend_ = std::move(options_.device_backend);
+  dense_backend_ = other_dense_backend_ != nullptr ? other_dense_backend_.get() : host_backend_.get();
+  return absl::OkStatus();
+}
+
+absl::Status Engine::LoadWeights() {
+  absl::StatusOr<std::unique_ptr<WeightStore>> weights =
+      WeightStore::Create(checkpoint_.get(), model_.get(), dense_backend_);
+  if (!weights.ok()) return weights.status();
+  weights_ = *std::move(weights);
+  ExpertCache::Options cache = {.backend = host_backend_.get(),
+                                .source = weights_.get(),
+                                .num_experts = weights_->num_experts(),
+                                .expert_bytes = {},
+                                .capacity = options_.host_experts.value_or(weights_->num_experts()),
+                                .policy = options_.expert_policy,
+                                .seed = 1,
+                                .poison_evicted = options_.poison_evicted};
+  for (const ExpertLayout& layout : weights_->expert_layouts()) cache.expert_bytes.push_back(layout.bytes);
+  absl::StatusOr<std::unique_ptr<ExpertCache>> host = ExpertCache::Create(cache);
+  if (!host.ok()) return host.status();
+  host_cache_ = *std::move(host);
+  if (device_backend_ != nullptr) {
+    cache.backend = device_backend_.get();
+    cache.capacity = options_.device_experts;
+    absl::StatusOr<std::unique_ptr<ExpertCache>> device = ExpertCache::Create(cache);
+    if (!device.ok()) return device.status();
+    device_cache_ = *std::move(device);
+  }
+  // The first experts of every layer go to the device, the next to host memory as far as it holds them.
+  std::vector<ExpertId> on_device, on_host;
+  int64_t preload_bytes = weights_->dense_bytes();
+  for (int l = 0; l < host_cache_->num_layers(); ++l) {
+    const int64_t bytes = cache.expert_bytes[static_cast<size_t>(l)];
+    if (bytes == 0) continue;
+    const int on_device_count = device_cache_ != nullptr ? device_cache_->capacity() : 0;
+    for (int e = 0; e < on_device_count; ++e) on_device.push_back({l, e});
+    const int end = std::min(host_cache_->num_experts(), on_device_count + host_cache_->capacity());
+    for (int e = on_device_count; e < end; ++e) on_host.push_back({l, e});
+    preload_bytes += bytes * end;
+  }
+  int64_t done = 0;
+  const auto progress = [&](int64_t bytes) {
+    done += bytes;
+    if (options_.progress) options_.progress(done, preload_bytes);
+  };
+  const LoadProgress dense_progress = [&](int64_t dense_done, int64_t) { progress(dense_done - done); };
+  if (absl::Status s = weights_->LoadDense(kLoadThreads, dense_progress); !s.ok()) return s;
+  if (device_cache_ != nullptr) {
+    if (absl::Status s = device_cache_->Preload(on_device, 1, progress); !s.ok()) return s;
+  }
+  if (absl::Status s = host_cache_->Preload(on_host, kLoadThreads, progress); !s.ok()) return s;
+  experts_ = std::make_unique<ExpertRunner>(
+      dense_backend_, ExpertRunner::Tier{host_backend_.get(), host_cache_.get()},
+      ExpertRunner::Tier{device_backend_.get(), device_cache_.get()}, weights_->expert_layouts());
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CreateCaches() {
+  const int64_t model_context = model_->dims().max_position_embeddings;
+  if (options_.max_context < 0 || options_.max_context > model_context) {
+    return absl::InvalidArgumentError(absl::StrCat("context = ", options_.max_context,
+                                                   " tokens, but the model allows 1 to ", model_context));
+  }
+  max_context_ = options_.max_context > 0 ? options_.max_context : model_context;
+  const int64_t token_bytes = KvCache::BytesPerToken(model_->dims(), kv_dtype_);
+  int64_t kv_tokens = options_.kv_tokens;
+  if (kv_tokens <= 0) {
+    const int64_t wanted = std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs);
+    kv_tokens = std::clamp<int64_t>(AvailableMemoryBytes() / 4 / token_bytes, options_.block_size, wanted);
+  }
+  const int64_t num_blocks = (kv_tokens + options_.block_size - 1) / options_.block_size;
+  if (num_blocks * options_.block_size > INT32_MAX) {
+    return absl::InvalidArgumentError(absl::StrCat("KV cache of ", kv_tokens, " tokens is too large"));
+  }
+  kv_pool_ = std::make_unique<KvBlockPool>(static_cast<int>(num_blocks), options_.block_size, options_.shuffle_kv_seed);
+  max_context_ = std::min(max_context_, num_blocks * options_.block_size);
+  absl::StatusOr<std::unique_ptr<KvCache>> kv_cache = KvCache::Create(
+      dense_backend_, model_->dims(), kv_dtype_, static_cast<int>(num_blocks), options_.block_size);
+  if (!kv_cache.ok()) return kv_cache.status();
+  kv_cache_ = *std::move(kv_cache);
+  scratch_ = std::make_unique<Scratch>(dense_backend_);
+  scheduler_ = std::make_unique<Scheduler>(options_.scheduler, kv_pool_.get());
+  PublishLoad();
+  return absl::OkStatus();
+}
+
+int64_t Engine::kv_bytes() const {
+  return int64_t{kv_pool_->num_blocks()} * kv_pool_->block_size() * KvCache::BytesPerToken(model_->dims(), kv_dtype_);
+}
+
+absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request, std::unique_ptr<ResponseSink> sink) {
+  if (absl::Status s = ValidateRequest(request, dims().vocab_size, max_context_); !s.ok()) return s;
+  Active active;
+  active.text = TextStream(request.stop);
+  active.submitted = Now();
+  active.request = std::move(request);
+  active.sink = std::move(sink);
+  const int64_t room = max_context_ - static_cast<int64_t>(active.request.prompt.size());
+  active.max_output = std::min(active.request.max_tokens.value_or(room), room);
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (draining_) return absl::UnavailableError("the server is draining and takes no new requests");
+  const int waiting = load_.num_waiting + static_cast<int>(inbox_.size());
+  if (waiting >= options_.max_waiting) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue holds ", waiting, " requests, its limit; try again later"));
+  }
+  active.id = next_id_++;
+  inbox_.push_back(std::move(active));
+  wake_.notify_one();
+  return next_id_ - 1;
+}
+
+void Engine::Cancel(RequestId id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  cancels_.push_back(id);
+  wake_.notify_one();
+}
+
+void Engine::Drain() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  draining_ = true;
+  load_.draining = true;
+}
+
+void Engine::Stop() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  stop_ = true;
+  wake_.notify_one();
+}
+
+EngineLoad Engine::Load() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  EngineLoad load = load_;
+  load.num_waiting += static_cast<int>(inbox_.size());
+  return load;
+}
+
+void Engine::Run() {
+  while (true) {
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      if (active_.empty()) wake_.wait(lock, [this] { return stop_ || !inbox_.empty() || !cancels_.empty(); });
+      if (stop_) return;
+    }
+    Step();
+  }
+}
+
+bool Engine::Step() {
+  DrainInbox();
+  const double start = Now();
+  ExpireDeadlines(start);
+  const Batch batch = scheduler_->Schedule();
+  if (batch.empty()) {
+    PublishLoad();
+    return false;
+  }
+  for (SequenceId id : batch.seq_ids) {
+    Active& active = active_.at(id);
+    if (active.scheduled < 0.0) active.scheduled = start;
+  }
+  std::vector<float> logits;
+  const absl::Status ran = RunBatch(batch, &logits);
+  const double now = Now();
+  if (!ran.ok()) {
+    for (SequenceId id : batch.seq_ids) Finish(id, FinishReason::kError, ran);
+  } else {
+    scheduler_->Commit(batch);
+    prompt_tokens_ += std::count(batch.roles.begin(), batch.roles.end(), TokenRole::kPrompt);
+    const size_t vocab = static_cast<size_t>(dims().vocab_size);
+    for (size_t i = 0; i < batch.logits_rows.size(); ++i) {
+      DeliverRow(batch, i, absl::MakeConstSpan(logits).subspan(i * vocab, vocab), now);
+    }
+  }
+  ++num_steps_;
+  step_seconds_ += now - start;
+  PublishLoad();
+  return true;
+}
+
+void Engine::DrainInbox() {
+  std::vector<Active> arrived;
+  std::vector<RequestId> cancels;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    arrived.swap(inbox_);
+    cancels.swap(cancels_);
+    load_.num_waiting += static_cast<int>(arrived.size());
+  }
+  for (Active& active : arrived) Admit(std::move(active));
+  for (RequestId id : cancels) Finish(id, FinishReason::kCancelled, absl::CancelledError("the request was cancelled"));
+}
+
+void Engine::Admit(Active active) {
+  Sequence sequence;
+  sequence.id = active.id;
+  sequence.tokens = active.request.prompt;
+  sequence.num_prompt = sequence.num_tokens();
+  sequence.all_prompt_logits = active.request.prompt_logits;
+  active_.emplace(active.id, std::move(active));
+  scheduler_->Add(std::move(sequence));
+}
+
+void Engine::ExpireDeadlines(double now) {
+  std::vector<RequestId> expired;
+  for (const auto& [id, active] : active_) {
+    if (now >= active.request.deadline) expired.push_back(id);
+  }
+  for (RequestId id : expired) {
+    Finish(id, FinishReason::kDeadline, absl::DeadlineExceededError("the request's deadline has passed"));
+  }
+}
+
+absl::Status Engine::RunBatch(const Batch& batch, std::vector<float>* logits) {
+  scratch_->Release({});
+  ForwardPass pass({.backend = dense_backend_,
+                    .kv_cache = kv_cache_.get(),
+                    .experts = experts_.get(),
+                    .scratch = scratch_.get(),
+                    .observer = &options_.hidden_observer},
+                   batch);
+  absl::StatusOr<TensorView> result = model_->Forward(&pass);
+  if (!result.ok()) return result.status();
+  logits->resize(static_cast<size_t>(result->num_elems()));
+  dense_backend_->CopyToHost(result->data, logits->data(), result->bytes());
+  return dense_backend_->Synchronize();
+}
+
+void Engine::DeliverRow(const Batch& batch, size_t row, absl::Span<const float> logits, double now) {
+  const size_t token = static_cast<size_t>(batch.logits_rows[row]);
+  const RequestId id = batch.seq_ids[static_cast<size_t>(batch.seq_idx[token])];
+  const int64_t position = batch.positions[token];
+  const auto it = active_.find(id);
+  if (it == active_.end()) return;  // ended by an earlier row
+  Active& active = it->second;
+  if (options_.logits_observer) options_.logits_observer(id, position, logits);
+  const int64_t num_prompt = static_cast<int64_t>(active.request.prompt.size());
+  if (active.request.prompt_logits && position < num_prompt) active.sink->OnPromptLogits(position, logits);
+  if (position + 1 < scheduler_->Find(id)->num_tokens()) return;
+  if (active.max_output == 0) {
+    Finish(id, FinishReason::kLength, absl::OkStatus());
+    return;
+  }
+  DeliverToken(&active, logits, now);
+}
+
+void Engine::DeliverToken(Active* active, absl::Span<const float> logits, double now) {
+  const RequestId id = active->id;
+  const GenerateRequest& request = active->request;
+  const int32_t token = SampleToken(logits, request.sampling, scheduler_->Find(id)->tokens,
+                                    static_cast<int64_t>(request.prompt.size()));
+  ++active->num_output;
+  ++generated_tokens_;
+  if (active->first_token < 0.0) active->first_token = now;
+  const auto contains = [token](const std::vector<int32_t>& ids) {
+    return std::find(ids.begin(), ids.end(), token) != ids.end();
+  };
+  const bool ended = contains(request.stop_token_ids) ||
+                     (!request.ignore_eos && tokenizer_ != nullptr && contains(tokenizer_->end_tokens()));
+  Delta delta;
+  delta.tokens.push_back(request.logprobs >= 0 ? WithLogprobs(logits, token, request.logprobs)
+                                               : OutputToken{token, 0.0f, {}});
+  if (tokenizer_ != nullptr && !ended) delta.text = active->text.Append(tokenizer_->TokenBytes(token, false));
+  const bool full = active->num_output >= active->max_output;
+  if (!active->sink->OnDelta(std::move(delta))) {
+    Finish(id, FinishReason::kCancelled, absl::CancelledError("the client does not read its output"));
+  } else if (ended || active->text.stopped()) {
+    Finish(id, FinishReason::kStop, absl::OkStatus());
+  } else if (full) {
+    Finish(id, FinishReason::kLength, absl::OkStatus());
+  } else {
+    scheduler_->Append(id, token);
+  }
+}
+
+void Engine::Finish(RequestId id, FinishReason reason, const absl::Status& status) {
+  const auto it = active_.find(id);
+  if (it == active_.end()) return;
+  Active active = std::move(it->second);
+  active_.erase(it);
+  scheduler_->Finish(id);  // the KV blocks are free from here on
+  const double now = Now();
+  if (!active.text.stopped()) {
+    std::string rest = active.text.Finish();
+    if (!rest.empty()) active.sink->OnDelta({.tokens = {}, .text = std::move(rest)});
+  }
+  active.sink->OnDone(
+      {.reason = reason,
+       .status = status,
+       .stop_matched = active.text.matched(),
+       .prompt_tokens = static_cast<int64_t>(active.request.prompt.size()),
+       .completion_tokens = active.num_output,
+       .queue_seconds = (active.scheduled >= 0.0 ? active.scheduled : now) - active.submitted,
+       .first_token_seconds = active.first_token >= 0.0 ? active.first_token - active.submitted : 0.0,
+       .total_seconds = now - active.submitted});
+}
+
+void Engine::AbortAll(const absl::Status& status) {
+  DrainInbox();
+  while (!active_.empty()) Finish(active_.begin()->first, FinishReason::kCancelled, status);
+  if (scheduler_ != nullptr) PublishLoad();
+}
+
+void Engine::PublishLoad() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  load_.num_running = scheduler_->num_running();
+  load_.num_waiting = scheduler_->num_waiting();
+  load_.kv_blocks_used = kv_pool_->num_used();
+  load_.kv_blocks_total = kv_pool_->num_blocks();
+  load_.num_steps = num_steps_;
+  load_.prompt_tokens = prompt_tokens_;
+  load_.generated_tokens = generated_tokens_;
+  load_.num_preemptions = scheduler_->num_preemptions();
+  load_.step_seconds = step_seconds_;
+  load_.draining = draining_;
+  load_.experts.clear();
+  for (int l = 0; l < host_cache_->num_layers(); ++l) load_.experts.push_back(host_cache_->stats(l));
+}
+
+}  // namespace thermocline

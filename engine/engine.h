@@ -1,0 +1,181 @@
+// Engine: a loaded model with its scheduler, caches and step loop. Knows no RPC.
+#ifndef THERMOCLINE_ENGINE_ENGINE_H_
+#define THERMOCLINE_ENGINE_ENGINE_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/expert_runner.h"
+#include "engine/forward_pass.h"
+#include "engine/kv_cache.h"
+#include "engine/models/model.h"
+#include "engine/request.h"
+#include "engine/text_stream.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/weight_store.h"
+#include "scheduler/scheduler.h"
+
+namespace thermocline {
+
+struct EngineOptions {
+  std::string model_path;
+  std::string backend = "cpu";
+  BackendOptions backend_options;
+  std::optional<Activations> activations;  // unset: int8, or f32 for models stored as F32
+  std::optional<DType> kv_dtype;           // unset: F16, or F32 for models stored as F32
+  int64_t max_context = 0;                 // tokens of one sequence; 0: the model's own limit
+  int64_t kv_tokens = 0;                   // tokens of all sequences; 0: chosen from the memory that is free
+  int block_size = 16;
+  int max_waiting = 256;  // requests in the queue
+  SchedulerOptions scheduler;
+  // Slots of each tier, per layer. Unset: all experts fit in host memory.
+  std::optional<int> host_experts;
+  std::string expert_policy = "lru";
+  LoadProgress progress;
+  std::function<double()> now;  // seconds, monotonic; unset: steady_clock
+
+  // For tests: a second device that holds the first `device_experts` experts of every layer, another dense backend, and
+  // harsher memory.
+  std::unique_ptr<Backend> dense_backend;
+  std::unique_ptr<Backend> device_backend;
+  int device_experts = 0;
+  bool poison_evicted = false;
+  std::optional<uint64_t> shuffle_kv_seed;
+  HiddenObserver hidden_observer;
+  // Every row of logits: request, position of the token it follows.
+  std::function<void(RequestId, int64_t position, absl::Span<const float> logits)> logits_observer;
+};
+
+// A consistent picture of the engine after its last step.
+struct EngineLoad {
+  int num_running = 0;
+  int num_waiting = 0;
+  int kv_blocks_used = 0;
+  int kv_blocks_total = 0;
+  int64_t num_steps = 0;
+  int64_t prompt_tokens = 0;     // computed
+  int64_t generated_tokens = 0;  // delivered
+  int64_t num_preemptions = 0;
+  double step_seconds = 0.0;  // summed
+  bool draining = false;
+  std::vector<ExpertCacheStats> experts;  // per layer, host tier
+};
+
+class Engine {
+ public:
+  // Loads the model; slow. Errors say what is wrong with which file or option.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(EngineOptions options);
+  ~Engine();
+
+  // ---- any thread ----
+
+  // Queues a validated request; output goes to `sink` from the engine thread. RESOURCE_EXHAUSTED when the queue is full,
+  // UNAVAILABLE when draining, INVALID_ARGUMENT from validation.
+  absl::StatusOr<RequestId> Submit(GenerateRequest request, std::unique_ptr<ResponseSink> sink);
+  // The request ends within one step; unknown ids are ignored.
+  void Cancel(RequestId id);
+  // Refuses new requests from now on.
+  void Drain();
+  EngineLoad Load() const;
+  double Now() const { return options_.now(); }
+
+  // ---- the engine thread ----
+
+  // One step. False when there was nothing to do.
+  bool Step();
+  // Steps until Stop, sleeping while idle.
+  void Run();
+  // Ends Run after the current step. Any thread.
+  void Stop();
+  // Cancels everything that runs or waits.
+  void AbortAll(const absl::Status& status);
+
+  // ---- const after Create ----
+
+  const ModelDims& dims() const { return model_->dims(); }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  // Null for models without a tokenizer.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  int64_t max_context() const { return max_context_; }
+  int64_t kv_bytes() const;
+  DType kv_dtype() const { return kv_dtype_; }
+  const WeightStore& weights() const { return *weights_; }
+  const ExpertRunner& experts() const { return *experts_; }
+  std::string DescribeBackend() const { return dense_backend_->Describe(); }
+  const std::string& tokenizer_error() const { return tokenizer_error_; }
+
+ private:
+  struct Active {
+    RequestId id = 0;
+    GenerateRequest request;
+    std::unique_ptr<ResponseSink> sink;
+    TextStream text{{}};
+    double submitted = 0.0;
+    double scheduled = -1.0;
+    double first_token = -1.0;
+    int64_t num_output = 0;
+    int64_t max_output = 0;
+  };
+
+  explicit Engine(EngineOptions options);
+  absl::Status Initialize();
+  absl::Status CreateBackends();
+  absl::Status CreateCaches();
+  absl::Status LoadWeights();
+
+  void DrainInbox();
+  void Admit(Active active);
+  void ExpireDeadlines(double now);
+  absl::Status RunBatch(const Batch& batch, std::vector<float>* logits);
+  void DeliverRow(const Batch& batch, size_t row, absl::Span<const float> logits, double now);
+  void DeliverToken(Active* active, absl::Span<const float> logits, double now);
+  void Finish(RequestId id, FinishReason reason, const absl::Status& status);
+  void PublishLoad();
+
+  // In construction order: later ones refer to earlier ones.
+  EngineOptions options_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::string tokenizer_error_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Backend> host_backend_;  // tier 1; also the dense backend unless a test gives another
+  std::unique_ptr<Backend> other_dense_backend_;
+  std::unique_ptr<Backend> device_backend_;
+  Backend* dense_backend_ = nullptr;
+  std::unique_ptr<WeightStore> weights_;
+  std::unique_ptr<ExpertCache> host_cache_;
+  std::unique_ptr<ExpertCache> device_cache_;
+  std::unique_ptr<ExpertRunner> experts_;
+  DType kv_dtype_ = DType::kF16;
+  int64_t max_context_ = 0;
+  std::unique_ptr<KvBlockPool> kv_pool_;
+  std::unique_ptr<KvCache> kv_cache_;
+  std::unique_ptr<Scratch> scratch_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::map<RequestId, Active> active_;  // submitted to the scheduler
+
+  // Where other threads meet the engine thread.
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Active> inbox_;                // guarded by mutex_
+  std::vector<RequestId> cancels_;           // guarded by mutex_
+  EngineLoad load_;                          // guarded by mutex_
+  RequestId next_id_ = 1;                    // guarded by mutex_
+  bool draining_ = false;                    // guarded by mutex_
+  bool stop_ = false;                        // guarded by mutex_
+  int64_t num_steps_ = 0, prompt_tokens_ = 0, generated_tokens_ = 0;
+  double step_seconds_ = 0.0;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_ENGINE_ENGINE_H_

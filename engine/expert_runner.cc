@@ -1,0 +1,131 @@
+#include "engine/expert_runner.h"
+
+#include <cstring>
+
+#include "kernels/check.h"
+
+namespace thermocline {
+namespace {
+
+TensorView ViewOf(const ExpertLayout::Matrix& matrix, void* slot) {
+  return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, {matrix.rows, matrix.cols});
+}
+
+}  // namespace
+
+ExpertRunner::ExpertRunner(Backend* dense, Tier host, Tier device, std::vector<ExpertLayout> layouts)
+    : dense_(dense),
+      host_(host),
+      device_(device),
+      layouts_(std::move(layouts)),
+      host_scratch_(host.backend),
+      device_scratch_(device.backend) {
+  const size_t num_experts = host.cache != nullptr ? static_cast<size_t>(host.cache->num_experts()) : 0;
+  heat_.assign(layouts_.size(), std::vector<int64_t>(num_experts, 0));
+}
+
+absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView& ids, const TensorView& out) {
+  // The only point of a step where the host waits for the dense backend: placement needs to know the routing.
+  std::vector<int32_t> chosen(static_cast<size_t>(ids.num_elems()));
+  dense_->CopyToHost(ids.data, chosen.data(), ids.bytes());
+  if (absl::Status s = dense_->Synchronize(); !s.ok()) return s;
+
+  const size_t num_experts = static_cast<size_t>(host_.cache->num_experts());
+  std::vector<Active> active(num_experts);
+  std::vector<int32_t> tokens_per_expert(num_experts, 0);
+  for (int32_t slot = 0; slot < static_cast<int32_t>(chosen.size()); ++slot) {
+    const size_t e = static_cast<size_t>(chosen[static_cast<size_t>(slot)]);
+    active[e].expert = static_cast<int32_t>(e);
+    active[e].rows.push_back(slot / static_cast<int32_t>(ids.cols()));
+    active[e].slots.push_back(slot);
+    ++tokens_per_expert[e];
+    ++heat_[static_cast<size_t>(layer)][e];
+  }
+  std::vector<bool> on_device(num_experts, false), on_host(num_experts, false);
+  for (size_t e = 0; e < num_experts; ++e) {
+    const ExpertId id = {layer, static_cast<int32_t>(e)};
+    on_device[e] = device_.cache != nullptr && device_.cache->IsResident(id);
+    on_host[e] = host_.cache->IsResident(id);
+  }
+  std::vector<const Active*> for_device, for_host;
+  const std::vector<Placement> plan = PlanExperts(tokens_per_expert, on_device, on_host);
+  // Resident experts first: a wave that waits for the disk should not hold them up.
+  for (const Placement wanted : {Placement::kDevice, Placement::kHost, Placement::kFetch}) {
+    for (size_t e = 0; e < num_experts; ++e) {
+      if (plan[e] != wanted) continue;
+      (wanted == Placement::kDevice ? for_device : for_host).push_back(&active[e]);
+    }
+  }
+  if (absl::Status s = RunTier(device_, layer, for_device, x, out); !s.ok()) return s;
+  return RunTier(host_, layer, for_host, x, out);
+}
+
+absl::Status ExpertRunner::RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active,
+                                   const TensorView& x, const TensorView& out) {
+  if (active.empty()) return absl::OkStatus();
+  TC_CHECK(tier.cache->capacity() > 0) << "experts sent to an empty tier";
+  const ExpertLayout& layout = layouts_[static_cast<size_t>(layer)];
+  if (tier.backend != dense_) {
+    Scratch* scratch = &tier == &device_ ? &device_scratch_ : &host_scratch_;
+    return RunRemote(tier, scratch, layer, active, x, out);
+  }
+  for (size_t begin = 0; begin < active.size();) {
+    std::vector<PinnedExpert> pins;
+    std::vector<ExpertWork> work;
+    size_t end = begin;
+    for (; end < active.size() && pins.size() < static_cast<size_t>(tier.cache->capacity()); ++end) {
+      const Active& expert = *active[end];
+      const ExpertId id = {layer, expert.expert};
+      PinnedExpert pin = tier.cache->Lookup(id);
+      if (!pin) {
+        absl::StatusOr<PinnedExpert> fetched = tier.cache->Insert(id);
+        if (!fetched.ok()) return fetched.status();
+        pin = *std::move(fetched);
+      }
+      work.push_back({.gate = ViewOf(layout.gate, pin.data()),
+                      .up = ViewOf(layout.up, pin.data()),
+                      .down = ViewOf(layout.down, pin.data()),
+                      .rows = expert.rows,
+                      .slots = expert.slots});
+      pins.push_back(std::move(pin));
+    }
+    tier.backend->ExpertFfn(x, work, out);
+    // The pins go before the next wave: the queue must be done with the slots.
+    if (absl::Status s = tier.backend->Synchronize(); !s.ok()) return s;
+    begin = end;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch, int layer,
+                                     absl::Span<const Active* const> active, const TensorView& x,
+                                     const TensorView& out) {
+  const Scratch::Position mark = scratch->Mark();
+  const auto on_tier = [&](const TensorView& view) {
+    TensorView copy = view;
+    copy.data = scratch->Allocate(view.bytes());
+    return copy;
+  };
+  std::vector<char> staged_x(static_cast<size_t>(x.bytes())), staged_out(static_cast<size_t>(out.bytes()));
+  dense_->CopyToHost(x.data, staged_x.data(), x.bytes());
+  if (absl::Status s = dense_->Synchronize(); !s.ok()) return s;
+  const TensorView tier_x = on_tier(x), tier_out = on_tier(out);
+  tier.backend->CopyFromHost(staged_x.data(), tier_x.data, x.bytes());
+
+  ExpertRunner local(tier.backend, tier, {}, layouts_);
+  absl::Status ran = local.RunTier(local.host_, layer, active, tier_x, tier_out);
+  if (ran.ok()) {
+    tier.backend->CopyToHost(tier_out.data, staged_out.data(), out.bytes());
+    ran = tier.backend->Synchronize();
+  }
+  scratch->Release(mark);
+  if (!ran.ok()) return ran;
+  for (const Active* expert : active) {
+    for (int32_t slot : expert->slots) {
+      dense_->CopyFromHost(&staged_out[static_cast<size_t>(slot * out.row_bytes)], out.Row<char>(slot), out.row_bytes);
+    }
+  }
+  return dense_->Synchronize();  // the staging copy dies here
+}
+
+}  // namespace thermocline

@@ -1,0 +1,70 @@
+// ExpertRunner: computes a MoE layer's experts in the tiers where they lie.
+#ifndef THERMOCLINE_ENGINE_EXPERT_RUNNER_H_
+#define THERMOCLINE_ENGINE_EXPERT_RUNNER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "cache/expert_cache.h"
+#include "engine/plan_experts.h"
+#include "engine/scratch.h"
+#include "kernels/backend.h"
+
+namespace thermocline {
+
+// How an expert's bytes are laid out in a slot: three matrices, each at a 64-byte boundary.
+struct ExpertLayout {
+  struct Matrix {
+    DType dtype = DType::kF32;
+    int64_t rows = 0;
+    int64_t cols = 0;
+    int64_t offset = 0;
+  };
+  Matrix gate, up, down;
+  int64_t bytes = 0;
+};
+
+class ExpertRunner {
+ public:
+  struct Tier {
+    Backend* backend = nullptr;  // null: the tier is absent
+    ExpertCache* cache = nullptr;
+  };
+
+  // `layouts` has an entry for every layer (empty for dense ones). All outlive the runner. The dense backend holds x and out.
+  ExpertRunner(Backend* dense, Tier host, Tier device, std::vector<ExpertLayout> layouts);
+
+  // out[n * top_k + j] = expert ids[n, j] applied to x[n].  x [N, hidden] f32 and ids [N, top_k] i32 in the dense backend's
+  // memory, out [N * top_k, hidden] likewise. Every expert in use is pinned while it runs; a layer that needs more experts than a
+  // tier has slots runs in waves. Errors come from the disk or a device.
+  absl::Status Run(int layer, const TensorView& x, const TensorView& ids, const TensorView& out);
+
+  const Tier& host() const { return host_; }
+  const Tier& device() const { return device_; }
+  // Tokens routed to each expert since the start, [layer][expert].
+  const std::vector<std::vector<int64_t>>& heat() const { return heat_; }
+
+ private:
+  // The (row, slot) pairs of one active expert.
+  struct Active {
+    int32_t expert = 0;
+    std::vector<int32_t> rows, slots;
+  };
+
+  absl::Status RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active, const TensorView& x,
+                       const TensorView& out);
+  // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come back.
+  absl::Status RunRemote(const Tier& tier, Scratch* scratch, int layer, absl::Span<const Active* const> active,
+                         const TensorView& x, const TensorView& out);
+
+  Backend* dense_;
+  Tier host_, device_;
+  std::vector<ExpertLayout> layouts_;
+  Scratch host_scratch_, device_scratch_;
+  std::vector<std::vector<int64_t>> heat_;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_ENGINE_EXPERT_RUNNER_H_

@@ -1,0 +1,201 @@
+#include "engine/formats/safetensors.h"
+
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/formats/json.h"
+
+namespace thermocline {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int64_t kMaxHeaderBytes = int64_t{100} << 20;  // as the reference implementation
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+
+struct Header {
+  json tensors;
+  int64_t data_begin = 0;
+};
+
+absl::StatusOr<Header> ReadHeader(const Checkpoint& checkpoint, int file_idx, int64_t file_bytes) {
+  const std::string& file = checkpoint.files()[static_cast<size_t>(file_idx)];
+  const auto fail = [&](const auto&... what) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", file, "\": ", what...));
+  };
+  uint64_t length = 0;
+  if (file_bytes < 8) return fail("the file ends before its header length");
+  if (absl::Status s = checkpoint.ReadFile(file_idx, 0, 8, &length); !s.ok()) return s;
+  if (length > static_cast<uint64_t>(std::min(kMaxHeaderBytes, file_bytes - 8))) {
+    return fail("a header of ", length, " bytes does not fit");
+  }
+  std::string text(length, '\0');
+  if (absl::Status s = checkpoint.ReadFile(file_idx, 8, static_cast<int64_t>(length), text.data()); !s.ok()) {
+    return s;
+  }
+  absl::StatusOr<json> parsed = ParseJson(text);
+  if (!parsed.ok()) return fail("header: ", parsed.status().message());
+  if (!parsed->is_object()) return fail("the header is not a JSON object");
+  parsed->erase("__metadata__");
+  return Header{*std::move(parsed), 8 + static_cast<int64_t>(length)};
+}
+
+// dtype, shape and the byte range of one header entry, unchecked against the file.
+struct Entry {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+absl::StatusOr<Entry> ParseEntry(const std::string& name, const json& value) {
+  const auto fail = [&](absl::string_view what) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor \"", name, "\": ", what));
+  };
+  if (!value.is_object()) return fail("the entry is not an object");
+  const auto dtype = value.find("dtype"), shape = value.find("shape"),
+             offsets = value.find("data_offsets");
+  if (dtype == value.end() || !dtype->is_string()) return fail("no dtype");
+  if (shape == value.end() || !shape->is_array()) return fail("no shape");
+  if (offsets == value.end() || !offsets->is_array() || offsets->size() != 2) {
+    return fail("no data_offsets");
+  }
+  Entry entry;
+  entry.dtype = dtype->get<std::string>();
+  for (const json& dim : *shape) {
+    if (!dim.is_number_unsigned() || dim.get<uint64_t>() > (uint64_t{1} << 48)) {
+      return fail("a dimension is not a reasonable whole number");
+    }
+    entry.shape.push_back(dim.get<int64_t>());
+  }
+  for (const json& offset : *offsets) {
+    if (!offset.is_number_unsigned() || offset.get<uint64_t>() > (uint64_t{1} << 62)) {
+      return fail("a data offset is not a reasonable whole number");
+    }
+  }
+  entry.begin = (*offsets)[0].get<int64_t>();
+  entry.end = (*offsets)[1].get<int64_t>();
+  if (entry.end < entry.begin) return fail("data_offsets run backwards");
+  return entry;
+}
+
+absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint) {
+  absl::StatusOr<std::pair<int, int64_t>> file = checkpoint->AddFile(path);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<Header> header = ReadHeader(*checkpoint, file->first, file->second);
+  if (!header.ok()) return header.status();
+  for (const auto& [name, value] : header->tensors.items()) {
+    absl::StatusOr<Entry> entry = ParseEntry(name, value);
+    if (!entry.ok()) return entry.status();
+    TensorInfo tensor;
+    tensor.name = name;
+    tensor.shape = entry->shape.empty() ? std::vector<int64_t>{1} : entry->shape;
+    tensor.file_idx = file->first;
+    tensor.offset = header->data_begin + entry->begin;
+    if (entry->dtype == "F32") {
+      tensor.dtype = DType::kF32;
+    } else if (entry->dtype == "F16") {
+      tensor.dtype = DType::kF16;
+    } else if (entry->dtype == "BF16") {
+      tensor.dtype = DType::kBF16;
+    } else {
+      return absl::UnimplementedError(absl::StrCat("tensor \"", name, "\" has dtype ", entry->dtype,
+                                                   "; supported are F32, F16, BF16"));
+    }
+    absl::StatusOr<int64_t> bytes = CheckedTensorBytes(tensor.dtype, tensor.shape);
+    if (bytes.ok() && *bytes != entry->end - entry->begin) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor \"", name, "\": data_offsets cover ", entry->end - entry->begin,
+                       " bytes, but the shape needs ", *bytes));
+    }
+    if (absl::Status s = checkpoint->AddTensor(std::move(tensor), file->second); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+// File names that the index maps tensors to.
+absl::StatusOr<std::set<std::string>> IndexedFiles(const std::string& index_path) {
+  absl::StatusOr<std::string> text = ReadWholeFile(index_path, kMaxHeaderBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<json> index = ParseJson(*text);
+  if (!index.ok()) return index.status();
+  const auto map = index->find("weight_map");
+  if (!index->is_object() || map == index->end() || !map->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", index_path, "\" has no weight_map"));
+  }
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : map->items()) {
+    const std::string name = file.is_string() ? file.get<std::string>() : "";
+    if (name.empty() || absl::StrContains(name, "/") || absl::StrContains(name, "..")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", index_path, "\" maps ", tensor, " to a name that is not a plain file"));
+    }
+    files.insert(name);
+  }
+  return files;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensorsFolder(const std::string& folder) {
+  auto checkpoint = std::make_unique<Checkpoint>(Checkpoint::Kind::kHuggingFace, folder);
+  absl::StatusOr<std::string> text = ReadWholeFile(folder + "/config.json", kMaxConfigBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<json> config = ParseJson(*text);
+  if (!config.ok() || !config->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", folder, "/config.json\" is not a JSON object"));
+  }
+  *checkpoint->mutable_config() = *std::move(config);
+  std::set<std::string> files = {"model.safetensors"};
+  const std::string index = folder + "/model.safetensors.index.json";
+  std::error_code error;
+  if (fs::exists(index, error)) {
+    absl::StatusOr<std::set<std::string>> indexed = IndexedFiles(index);
+    if (!indexed.ok()) return indexed.status();
+    files = *std::move(indexed);
+  }
+  for (const std::string& file : files) {
+    if (absl::Status s = AddSafetensors(folder + "/" + file, checkpoint.get()); !s.ok()) return s;
+  }
+  return checkpoint;
+}
+
+absl::StatusOr<std::map<std::string, PlainTensor>> ReadPlainTensors(const std::string& path) {
+  Checkpoint checkpoint(Checkpoint::Kind::kHuggingFace, path);
+  absl::StatusOr<std::pair<int, int64_t>> file = checkpoint.AddFile(path);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<Header> header = ReadHeader(checkpoint, file->first, file->second);
+  if (!header.ok()) return header.status();
+  std::map<std::string, PlainTensor> tensors;
+  for (const auto& [name, value] : header->tensors.items()) {
+    absl::StatusOr<Entry> entry = ParseEntry(name, value);
+    if (!entry.ok()) return entry.status();
+    const int64_t bytes = entry->end - entry->begin;
+    if (bytes > file->second - header->data_begin) return absl::InvalidArgumentError("tensor outside file");
+    PlainTensor& tensor = tensors[name];
+    tensor.shape = entry->shape;
+    void* destination = nullptr;
+    if (entry->dtype == "F32") {
+      tensor.f32.resize(static_cast<size_t>(bytes / 4));
+      destination = tensor.f32.data();
+    } else if (entry->dtype == "I64") {
+      tensor.i64.resize(static_cast<size_t>(bytes / 8));
+      destination = tensor.i64.data();
+    } else if (entry->dtype == "U8") {
+      tensor.u8.resize(static_cast<size_t>(bytes));
+      destination = tensor.u8.data();
+    } else {
+      return absl::UnimplementedError(absl::StrCat("dtype ", entry->dtype));
+    }
+    absl::Status read = checkpoint.ReadFile(file->first, header->data_begin + entry->begin, bytes, destination);
+    if (!read.ok()) return read;
+  }
+  return tensors;
+}
+
+}  // namespace thermocline

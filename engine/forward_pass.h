@@ -1,0 +1,80 @@
+// ForwardPass: one step's inputs in device memory, scratch memory, and the ways to reach KV and experts.
+#ifndef THERMOCLINE_ENGINE_FORWARD_PASS_H_
+#define THERMOCLINE_ENGINE_FORWARD_PASS_H_
+
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/expert_runner.h"
+#include "engine/kv_cache.h"
+#include "engine/scratch.h"
+#include "kernels/backend.h"
+#include "scheduler/batch.h"
+
+namespace thermocline {
+
+// Sees the residual stream: layer 0 is the embedding, layer l the output of the l-th; [N, hidden] f32 in host memory.
+using HiddenObserver = std::function<void(int layer, const Batch& batch, absl::Span<const float> hidden)>;
+
+class ForwardPass {
+ public:
+  struct Resources {
+    Backend* backend = nullptr;
+    KvCache* kv_cache = nullptr;
+    ExpertRunner* experts = nullptr;
+    Scratch* scratch = nullptr;
+    const HiddenObserver* observer = nullptr;  // null or empty: nobody looks
+  };
+
+  // Enqueues the copies of the batch's arrays. `batch` outlives the pass. RESOURCE_EXHAUSTED without scratch memory.
+  ForwardPass(const Resources& resources, const Batch& batch);
+
+  Backend& backend() const { return *resources_.backend; }
+  KvCache& kv_cache() const { return *resources_.kv_cache; }
+  ExpertRunner& experts() const { return *resources_.experts; }
+  Scratch& scratch() const { return *resources_.scratch; }
+
+  int64_t num_tokens() const { return batch_.num_tokens(); }
+  int64_t num_logits() const { return static_cast<int64_t>(batch_.logits_rows.size()); }
+  absl::Span<const TokenRole> roles() const { return batch_.roles; }
+  absl::Span<const TokenRole> logits_roles() const { return logits_roles_; }
+  // i32 arrays in device memory.
+  const TensorView& token_ids() const { return token_ids_; }        // [N]
+  const TensorView& positions() const { return positions_; }        // [N]
+  const TensorView& seq_idx() const { return seq_idx_; }            // [N]
+  const TensorView& slot_mapping() const { return slot_mapping_; }  // [N]
+  const TensorView& block_tables() const { return block_tables_; }  // [S, max_blocks]
+  const TensorView& logits_rows() const { return logits_rows_; }    // [num logits]
+
+  // Scratch in device memory, contents undefined, valid until the enclosing ScratchScope or the step ends.
+  TensorView NewTensor(std::initializer_list<int64_t> shape, DType dtype = DType::kF32);
+  absl::Status Observe(int layer, const TensorView& hidden);
+
+ private:
+  TensorView Upload(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape);
+
+  Resources resources_;
+  const Batch& batch_;
+  std::vector<TokenRole> logits_roles_;
+  TensorView token_ids_, positions_, seq_idx_, slot_mapping_, block_tables_, logits_rows_;
+};
+
+// Gives back the scratch taken since its construction.
+class ScratchScope {
+ public:
+  explicit ScratchScope(ForwardPass* pass) : scratch_(pass->scratch()), mark_(scratch_.Mark()) {}
+  ~ScratchScope() { scratch_.Release(mark_); }
+  ScratchScope(const ScratchScope&) = delete;
+  ScratchScope& operator=(const ScratchScope&) = delete;
+
+ private:
+  Scratch& scratch_;
+  Scratch::Position mark_;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_ENGINE_FORWARD_PASS_H_

@@ -1,0 +1,33 @@
+#include "engine/scratch.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+
+namespace thermocline {
+
+static constexpr int64_t kChunkBytes = int64_t{4} << 20;
+static constexpr int64_t kAlignment = 64;
+
+void* Scratch::Allocate(int64_t bytes) {
+  const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  while (top_.chunk < chunks_.size() && top_.offset + rounded > chunks_[top_.chunk].bytes()) {
+    top_ = {top_.chunk + 1, 0};
+  }
+  if (top_.chunk == chunks_.size()) {
+    absl::StatusOr<Buffer> chunk = backend_->Allocate(std::max(rounded, kChunkBytes));
+    TC_CHECK(chunk.ok()) << "activations: " << chunk.status();
+    chunks_.push_back(*std::move(chunk));
+  }
+  void* data = static_cast<char*>(chunks_[top_.chunk].data()) + top_.offset;
+  top_.offset += rounded;
+  return data;
+}
+
+int64_t Scratch::capacity_bytes() const {
+  int64_t bytes = 0;
+  for (const Buffer& chunk : chunks_) bytes += chunk.bytes();
+  return bytes;
+}
+
+}  // namespace thermocline

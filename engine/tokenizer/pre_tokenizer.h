@@ -1,0 +1,47 @@
+// PreTokenizer: cuts text into the pieces inside which byte-pair merges happen.
+#ifndef THERMOCLINE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
+#define THERMOCLINE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace thermocline {
+
+// One rule: every match of a pattern becomes a piece of its own, and so does what lies between matches.
+struct SplitRule {
+  std::string pattern;   // PCRE2, Unicode properties on
+  bool removed = false;  // the matches are dropped instead
+};
+
+// Const after creation; any thread.
+class PreTokenizer {
+ public:
+  // Rules are applied one after another, each inside the pieces of the one before. INVALID_ARGUMENT for a pattern that does
+  // not compile.
+  static absl::StatusOr<std::unique_ptr<PreTokenizer>> Create(const std::vector<SplitRule>& rules);
+  ~PreTokenizer();
+
+  // Views into `text`, in order. Linear in practice: a match that exceeds PCRE2's limits ends the rule for that piece.
+  std::vector<absl::string_view> Split(absl::string_view text) const;
+
+ private:
+  struct CompiledRule;
+  PreTokenizer() = default;
+  void Apply(const CompiledRule& rule, absl::string_view piece, std::vector<absl::string_view>* out) const;
+
+  std::vector<std::unique_ptr<CompiledRule>> rules_;
+};
+
+// The rules that GGUF's tokenizer.ggml.pre names. UNIMPLEMENTED lists the known names.
+absl::StatusOr<std::vector<SplitRule>> SplitRulesByName(absl::string_view name);
+
+// GPT-2's rule, which the ByteLevel pre-tokenizer of tokenizer.json implies.
+extern const char kGpt2Pattern[];
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_

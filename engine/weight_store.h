@@ -1,0 +1,81 @@
+// WeightStore: reads a checkpoint's tensors straight into their final place.
+#ifndef THERMOCLINE_ENGINE_WEIGHT_STORE_H_
+#define THERMOCLINE_ENGINE_WEIGHT_STORE_H_
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cache/expert_cache.h"
+#include "engine/expert_runner.h"
+#include "engine/formats/checkpoint.h"
+#include "engine/models/model.h"
+#include "kernels/backend.h"
+
+namespace thermocline {
+
+// Called with bytes done and bytes in all; from several threads, one at a time.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
+// Owns the dense weights' memory and serves the experts' bytes to the caches above it. Outlives the model's use.
+class WeightStore : public ExpertSource {
+ public:
+  // Resolves every declared tensor: existence, shape, and the same types for all experts of a layer. Reads nothing yet.
+  // INVALID_ARGUMENT names the tensor and what was expected.
+  static absl::StatusOr<std::unique_ptr<WeightStore>> Create(const Checkpoint* checkpoint, Model* model,
+                                                             Backend* backend);
+
+  // Reads the dense tensors with `num_threads` threads and fills the model's views.
+  absl::Status LoadDense(int num_threads, const LoadProgress& progress);
+
+  int64_t dense_bytes() const { return dense_bytes_; }
+  int64_t expert_bytes() const;
+  // One entry a layer; bytes == 0 for layers without experts.
+  const std::vector<ExpertLayout>& expert_layouts() const { return layouts_; }
+  int num_experts() const { return table_.num_experts; }
+
+  absl::Status Read(ExpertId id, char* destination, int64_t bytes) override;
+
+ private:
+  // One matrix of one expert in the checkpoint.
+  struct Slice {
+    const TensorInfo* tensor = nullptr;
+    int64_t offset = 0;
+    int64_t bytes = 0;
+  };
+  struct ExpertSlices {
+    Slice gate, up, down;
+  };
+  struct DenseLoad {
+    const DenseTensor* declared = nullptr;
+    const TensorInfo* tensor = nullptr;
+  };
+
+  WeightStore(const Checkpoint* checkpoint, Model* model, Backend* backend)
+      : checkpoint_(checkpoint), model_(model), backend_(backend) {}
+
+  absl::Status Resolve();
+  absl::Status ResolveExperts(const ExpertLayer& layer);
+  absl::StatusOr<Slice> ResolveSlice(const ExpertMatrix& matrix, int expert) const;
+  absl::Status LoadOne(const DenseLoad& load);
+  absl::Status PlaceRopeInvFreq();
+  // Allocates [shape] on the backend and remembers the memory.
+  absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape);
+  absl::Status CopyIn(const void* host, const TensorView& view);
+
+  const Checkpoint* checkpoint_;
+  Model* model_;
+  Backend* backend_;
+  TensorTable table_;
+  std::vector<DenseLoad> loads_;
+  std::vector<Buffer> memory_;
+  std::vector<ExpertLayout> layouts_;              // [layer]
+  std::vector<std::vector<ExpertSlices>> slices_;  // [layer][expert]
+  int64_t dense_bytes_ = 0;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_ENGINE_WEIGHT_STORE_H_

@@ -1,0 +1,149 @@
+#include "tests/support/fake_device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace thermocline {
+namespace {
+
+// Bit 62 makes an x86-64 address non-canonical: touching it faults.
+constexpr uintptr_t kTag = uintptr_t{1} << 62;
+
+void* Tag(void* data) { return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(data) | kTag); }
+
+void* Real(const void* data) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(data);
+  TC_CHECK((address & kTag) != 0) << "host memory handed to the device";
+  return reinterpret_cast<void*>(address & ~kTag);
+}
+
+TensorView Real(const TensorView& view) {
+  TensorView real = view;
+  if (!view.empty()) real.data = Real(view.data);
+  return real;
+}
+
+void FreeTagged(void*, void* data, int64_t) { std::free(Real(data)); }
+
+}  // namespace
+
+absl::StatusOr<Buffer> FakeDevice::Allocate(int64_t bytes) {
+  const size_t rounded = (static_cast<size_t>(bytes) + 63) / 64 * 64 + 64;
+  void* data = std::aligned_alloc(64, rounded);
+  std::memset(data, 0xFF, rounded);  // NaN as f32, f16 and bf16
+  return Buffer(Tag(data), bytes, MemoryKind::kDevice, &FreeTagged, nullptr);
+}
+
+void FakeDevice::Enqueue(std::function<void()> operation) {
+  queue_.push_back(std::move(operation));
+  ++num_enqueued_;
+}
+
+absl::Status FakeDevice::Wait(EventId event) {
+  for (; num_done_ < event; ++num_done_) {
+    queue_.front()();
+    queue_.pop_front();
+  }
+  return absl::OkStatus();
+}
+
+void FakeDevice::CopyFromHost(const void* host, void* device, int64_t bytes) {
+  Enqueue([=] { std::memcpy(Real(device), host, static_cast<size_t>(bytes)); });
+}
+
+void FakeDevice::CopyToHost(const void* device, void* host, int64_t bytes) {
+  Enqueue([=] { std::memcpy(host, Real(device), static_cast<size_t>(bytes)); });
+}
+
+void FakeDevice::EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
+                             const TensorView& out) {
+  Enqueue([=, this] { reference_.EmbedTokens(Real(table), Real(token_ids), scale, Real(out)); });
+}
+
+void FakeDevice::RmsNorm(const TensorView& x, const TensorView& weight, float eps, const TensorView& out) {
+  Enqueue([=, this] { reference_.RmsNorm(Real(x), Real(weight), eps, Real(out)); });
+}
+
+void FakeDevice::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+                        absl::Span<const Projection> projections) {
+  std::vector<TokenRole> kept_roles(roles.begin(), roles.end());
+  std::vector<Projection> kept;
+  for (const Projection& p : projections) kept.push_back({Real(p.weight), Real(p.bias), Real(p.out)});
+  Enqueue([=, this] { reference_.MatMul(Real(x), kept_roles, kept); });
+}
+
+void FakeDevice::Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) {
+  RopeArgs real = args;
+  real.inv_freq = Real(args.inv_freq);
+  Enqueue([=, this] { reference_.Rope(Real(x), Real(positions), real); });
+}
+
+void FakeDevice::StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots, const TensorView& k_cache,
+                         const TensorView& v_cache) {
+  Enqueue([=, this] { reference_.StoreKv(Real(k), Real(v), Real(slots), Real(k_cache), Real(v_cache)); });
+}
+
+void FakeDevice::Attention(const AttentionArgs& args) {
+  AttentionArgs real = args;
+  for (TensorView* view : {&real.q, &real.k_cache, &real.v_cache, &real.block_tables, &real.seq_idx,
+                           &real.positions, &real.out}) {
+    *view = Real(*view);
+  }
+  Enqueue([=, this] { reference_.Attention(real); });
+}
+
+void FakeDevice::RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
+                           const TensorView& weights) {
+  Enqueue([=, this] { reference_.RouteTopK(Real(logits), args, Real(ids), Real(weights)); });
+}
+
+void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, const TensorView& out) {
+  ++num_expert_calls_;
+  struct Kept {
+    ExpertWork work;
+    std::vector<int32_t> rows, slots;
+  };
+  std::vector<Kept> kept;
+  for (const ExpertWork& e : experts) {
+    kept.push_back({{Real(e.gate), Real(e.up), Real(e.down), {}, {}},
+                    {e.rows.begin(), e.rows.end()},
+                    {e.slots.begin(), e.slots.end()}});
+  }
+  Enqueue([=, this] {
+    std::vector<ExpertWork> work;
+    for (const Kept& k : kept) {
+      work.push_back(k.work);
+      work.back().rows = k.rows;
+      work.back().slots = k.slots;
+    }
+    reference_.ExpertFfn(Real(x), work, Real(out));
+  });
+}
+
+void FakeDevice::CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
+                                const TensorView& acc) {
+  Enqueue([=, this] { reference_.CombineExperts(Real(expert_out), Real(weights), scale, Real(acc)); });
+}
+
+void FakeDevice::SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) {
+  Enqueue([=, this] { reference_.SiluMul(Real(gate), Real(up), Real(out)); });
+}
+
+void FakeDevice::AddScaled(const TensorView& x, float scale, const TensorView& acc) {
+  Enqueue([=, this] { reference_.AddScaled(Real(x), scale, Real(acc)); });
+}
+
+void FakeDevice::Scale(const TensorView& x, float scale) {
+  Enqueue([=, this] { reference_.Scale(Real(x), scale); });
+}
+
+void FakeDevice::Clamp(const TensorView& x, float limit) {
+  Enqueue([=, this] { reference_.Clamp(Real(x), limit); });
+}
+
+void FakeDevice::GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
+  Enqueue([=, this] { reference_.GatherRows(Real(x), Real(rows), Real(out)); });
+}
+
+}  // namespace thermocline

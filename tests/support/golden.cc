@@ -1,0 +1,109 @@
+#include "tests/support/golden.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+namespace thermocline {
+namespace {
+
+std::string FirstExisting(const std::vector<std::string>& paths) {
+  std::error_code error;
+  for (const std::string& path : paths) {
+    if (std::filesystem::exists(path, error)) return path;
+  }
+  return "";
+}
+
+const std::string kSource = THERMOCLINE_SOURCE_DIR;
+
+// Collects one request's output.
+class Collector : public ResponseSink {
+ public:
+  Collector(std::vector<int32_t>* tokens, std::vector<std::vector<float>>* logits)
+      : tokens_(tokens), logits_(logits) {}
+  bool OnDelta(Delta delta) override {
+    for (const OutputToken& token : delta.tokens) tokens_->push_back(token.token);
+    return true;
+  }
+  void OnPromptLogits(int64_t position, absl::Span<const float> logits) override {
+    if (static_cast<int64_t>(logits_->size()) <= position) logits_->resize(static_cast<size_t>(position) + 1);
+    (*logits_)[static_cast<size_t>(position)].assign(logits.begin(), logits.end());
+  }
+  void OnDone(const Result& result) override { EXPECT_TRUE(result.status.ok()) << result.status; }
+
+ private:
+  std::vector<int32_t>* tokens_;
+  std::vector<std::vector<float>>* logits_;
+};
+
+}  // namespace
+
+std::string GoldenPath(const std::string& name) {
+  return FirstExisting({kSource + "/tests/data/golden/" + name, kSource + "/../shared/golden/" + name});
+}
+
+std::string SharedPath(const std::string& name) { return FirstExisting({kSource + "/../shared/" + name}); }
+
+std::string DemoPath() { return kSource + "/share/thermocline/demo/smollm2-135m-moe-00001-of-00002.gguf"; }
+
+ScoreOutput Score(Engine* engine, const std::vector<int32_t>& tokens) {
+  ScoreOutput output;
+  std::vector<int32_t> none;
+  GenerateRequest request;
+  request.prompt = tokens;
+  request.max_tokens = 0;
+  request.prompt_logits = true;
+  const auto id = engine->Submit(request, std::make_unique<Collector>(&none, &output.logits));
+  EXPECT_TRUE(id.ok()) << id.status();
+  while (engine->Step()) {
+  }
+  return output;
+}
+
+std::vector<std::vector<int32_t>> Greedy(Engine* engine, const std::vector<std::vector<int32_t>>& prompts,
+                                         int64_t max_tokens) {
+  std::vector<std::vector<int32_t>> outputs(prompts.size());
+  std::vector<std::vector<float>> unused;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    GenerateRequest request;
+    request.prompt = prompts[i];
+    request.max_tokens = max_tokens;
+    request.sampling.temperature = 0.0f;
+    request.ignore_eos = true;
+    const auto id = engine->Submit(request, std::make_unique<Collector>(&outputs[i], &unused));
+    EXPECT_TRUE(id.ok()) << id.status();
+  }
+  while (engine->Step()) {
+  }
+  return outputs;
+}
+
+std::unique_ptr<Engine> MakeEngine(EngineOptions options) {
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(std::move(options));
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return engine.ok() ? *std::move(engine) : nullptr;
+}
+
+std::vector<int32_t> ToTokens(const PlainTensor& tensor) {
+  return std::vector<int32_t>(tensor.i64.begin(), tensor.i64.end());
+}
+
+double MaxError(const std::vector<float>& actual, const float* reference, double largest) {
+  double error = 0.0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double difference = std::fabs(static_cast<double>(actual[i]) - static_cast<double>(reference[i]));
+    // Written so that NaN fails.
+    if (!(difference <= error)) error = difference;
+  }
+  return error / largest;
+}
+
+double Largest(const std::vector<float>& values) {
+  double largest = 0.0;
+  for (float value : values) largest = std::max(largest, static_cast<double>(std::fabs(value)));
+  return largest;
+}
+
+}  // namespace thermocline

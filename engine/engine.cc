@@ -405,8 +405,16 @@ void Engine::PublishLoad() {
   load_.num_preemptions = scheduler_->num_preemptions();
   load_.step_seconds = step_seconds_;
   load_.draining = draining_;
-  load_.experts.clear();
-  for (int l = 0; l < host_cache_->num_layers(); ++l) load_.experts.push_back(host_cache_->stats(l));
+  const size_t num_layers = static_cast<size_t>(host_cache_->num_layers());
+  load_.experts.resize(num_layers);
+  load_.resident.resize(num_layers);
+  load_.heat = experts_->heat();
+  for (int l = 0; l < host_cache_->num_layers(); ++l) {
+    load_.experts[static_cast<size_t>(l)] = host_cache_->stats(l);
+    std::vector<bool>& resident = load_.resident[static_cast<size_t>(l)];
+    resident.resize(static_cast<size_t>(host_cache_->num_experts()));
+    for (int e = 0; e < host_cache_->num_experts(); ++e) resident[static_cast<size_t>(e)] = host_cache_->IsResident({l, e});
+  }
 }
 
 }  // namespace thermocline

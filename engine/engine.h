@@ -68,6 +68,8 @@ struct EngineLoad {
   double step_seconds = 0.0;  // summed
   bool draining = false;
   std::vector<ExpertCacheStats> experts;  // per layer, host tier
+  std::vector<std::vector<int64_t>> heat;   // [layer][expert]: tokens routed since the start
+  std::vector<std::vector<bool>> resident;  // [layer][expert]: in host memory
 };
 
 class Engine {

@@ -1,0 +1,179 @@
+#include "server/serve.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/grpc/control_service.h"
+#include "server/grpc/inference_service.h"
+#include "server/log.h"
+#include "server/metrics.h"
+
+namespace thermocline {
+namespace {
+
+constexpr char kInferenceService[] = "thermocline.v1.Inference";
+constexpr char kControlService[] = "thermocline.v1.Control";
+
+// SIGTERM and SIGINT are blocked in every thread and taken here.
+class SignalWatch {
+ public:
+  SignalWatch() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+  // The signal that came within `milliseconds`, or 0.
+  int Wait(int milliseconds) const {
+    const timespec timeout = {milliseconds / 1000, (milliseconds % 1000) * 1000000L};
+    const int signal = sigtimedwait(&set_, nullptr, &timeout);
+    return signal > 0 ? signal : 0;
+  }
+
+ private:
+  sigset_t set_;
+};
+
+struct Listener {
+  std::unique_ptr<grpc::Server> server;
+
+  void SetServing(const char* service, bool serving) const {
+    if (server == nullptr || server->GetHealthCheckService() == nullptr) return;
+    server->GetHealthCheckService()->SetServingStatus(service, serving);
+  }
+  void SetAllServing(bool serving) const {
+    if (server == nullptr || server->GetHealthCheckService() == nullptr) return;
+    server->GetHealthCheckService()->SetServingStatus(serving);
+  }
+};
+
+absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* service, int64_t max_message_bytes) {
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(service);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(max_message_bytes));
+  // SO_REUSEPORT would let a second server share the port in silence.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  Listener listener{builder.BuildAndStart()};
+  if (listener.server == nullptr || (port == 0 && address.rfind("unix:", 0) != 0)) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": in use or not an address"));
+  }
+  return listener;
+}
+
+std::string MiB(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
+
+void LogModel(const Engine& engine, const ServeOptions& options) {
+  const ModelDims& dims = engine.dims();
+  LogInfo(absl::StrCat(engine.DescribeBackend()));
+  LogInfo(absl::StrCat("model ", engine.checkpoint().path(), ": ", dims.architecture, ", ", dims.num_hidden_layers,
+                       " layers, hidden ", dims.hidden_size, ", ", dims.num_experts, " experts, ",
+                       dims.num_experts_per_tok, " per token"));
+  const int64_t per_expert_layer = engine.experts().host().cache->capacity();
+  LogInfo(absl::StrCat("memory: dense weights ", MiB(engine.weights().dense_bytes()), ", experts ",
+                       MiB(engine.experts().host().cache->resident_bytes()), " of ",
+                       MiB(engine.weights().expert_bytes()), " (", per_expert_layer, " slots a layer), KV cache ",
+                       MiB(engine.kv_bytes()), "; context ", engine.max_context(), " tokens"));
+  if (engine.tokenizer() == nullptr) {
+    LogWarning(absl::StrCat("no tokenizer: ", engine.tokenizer_error(), "; only token ids are accepted"));
+  }
+  const std::string port = options.listen.substr(options.listen.rfind(':') + 1);
+  LogInfo(absl::StrCat("serving on ", options.listen, "; try: thermocline-client --address localhost:", port,
+                       " chat \"Hello!\""));
+}
+
+// True when nothing runs or waits any more within the time; false after a second signal or too long.
+bool DrainWithin(Engine* engine, const SignalWatch& signals, double seconds) {
+  const double end = engine->Now() + seconds;
+  while (engine->Now() < end) {
+    const EngineLoad load = engine->Load();
+    if (load.num_running == 0 && load.num_waiting == 0) return true;
+    if (signals.Wait(50) != 0) return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::Status Serve(ServeOptions options) {
+  const SignalWatch signals;
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+
+  std::atomic<bool> drain_requested{false};
+  Metrics metrics;
+  InferenceService inference(&metrics);
+  ControlService control([&] { drain_requested.store(true); });
+  absl::StatusOr<Listener> data = Listen(options.listen, inference.service(), options.max_message_bytes);
+  if (!data.ok()) return data.status();
+  data->SetAllServing(false);
+  data->SetServing(kInferenceService, false);
+  Listener admin;
+  if (!options.control_listen.empty()) {
+    absl::StatusOr<Listener> listener = Listen(options.control_listen, control.service(), 1 << 20);
+    if (!listener.ok()) return listener.status();
+    admin = *std::move(listener);
+    admin.SetServing(kControlService, true);
+  }
+  if (!options.metrics_listen.empty()) {
+    if (absl::Status s = metrics.Listen(options.metrics_listen); !s.ok()) return s;
+  }
+
+  LogInfo(absl::StrCat("loading ", options.engine.model_path));
+  // The model loads on the thread that will run it.
+  std::atomic<Engine*> loaded{nullptr};
+  std::atomic<bool> load_ended{false};
+  absl::Status load_status;
+  std::unique_ptr<Engine> engine;
+  std::thread engine_thread([&] {
+    absl::StatusOr<std::unique_ptr<Engine>> created = Engine::Create(std::move(options.engine));
+    load_status = created.status();
+    if (created.ok()) engine = *std::move(created);
+    loaded.store(engine.get());
+    load_ended.store(true);
+    if (engine != nullptr) engine->Run();
+  });
+  bool stop = false;
+  while (!load_ended.load() && !stop) stop = signals.Wait(20) != 0;
+  while (!load_ended.load()) std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a load cannot be cut short
+  if (engine == nullptr) {
+    engine_thread.join();
+    return load_status;
+  }
+  metrics.SetLoadSource([&engine] { return engine->Load(); });
+  control.SetEngine(engine.get());
+  if (absl::Status s = inference.SetEngine(engine.get()); !s.ok()) {
+    LogWarning(absl::StrCat("the chat template does not compile, Chat is off: ", s.message()));
+  }
+  data->SetServing(kInferenceService, true);
+  data->SetAllServing(true);
+  LogModel(*engine, options);
+
+  while (!stop && !drain_requested.load()) stop = signals.Wait(100) != 0;
+  LogInfo("draining: new requests are refused, running ones finish");
+  data->SetServing(kInferenceService, false);
+  data->SetAllServing(false);
+  engine->Drain();
+  const bool clean = DrainWithin(engine.get(), signals, options.drain_seconds);
+  if (!clean) LogWarning("requests still running are aborted");
+  engine->Stop();
+  engine_thread.join();
+  engine->AbortAll(absl::UnavailableError("the server is stopping"));
+  const auto soon = std::chrono::system_clock::now() + std::chrono::seconds(2);
+  data->server->Shutdown(soon);
+  if (admin.server != nullptr) admin.server->Shutdown(soon);
+  metrics.SetLoadSource(nullptr);
+  LogInfo("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace thermocline

@@ -179,6 +179,7 @@ Value Map(Interpreter* in, const Value& v, const Arguments& a) {
   Arguments rest;
   if (attribute == nullptr) rest.positional.assign(a.positional.begin() + 1, a.positional.end());
   List mapped;
+  if (!v.Truthy()) return Value::MakeList({});  // none and undefined count as empty here
   for (const Value& item : in->Iterate(v)) {
     Value result = attribute != nullptr ? AttributePath(in, item, *attribute)
                                         : ApplyFilter(in, a.positional[0].Str(), item, rest);
@@ -198,6 +199,7 @@ Value Select(Interpreter* in, const Value& v, const Arguments& a, bool by_attrib
   Arguments rest;
   rest.positional.assign(a.positional.begin() + static_cast<ptrdiff_t>(std::min(next, a.positional.size())), a.positional.end());
   List kept;
+  if (!v.Truthy()) return Value::MakeList({});
   for (const Value& item : in->Iterate(v)) {
     const Value subject = by_attribute ? AttributePath(in, item, attribute) : item;
     const bool holds = test.empty() ? subject.Truthy() : ApplyTest(in, test, subject, rest).Truthy();

@@ -27,6 +27,12 @@ namespace thermocline {
 namespace {
 
 enum { kMaxTokens = 4, kTokenTile = 16 };
+// How far a single token's products run ahead of the weights: past the end of a row the next one follows.
+enum { kPrefetchBytes = 2048 };
+
+inline void Prefetch(const uint8_t* address, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(address + i);
+}
 
 // ---- integer dot products ----
 
@@ -36,6 +42,7 @@ void DotSmallRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, 
   SmallAcc acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = SmallAcc();
   for (int64_t b = 0; b < num_blocks; b += kSmallStep) {
+    if (kTokens == 1) Prefetch(row + b * Format::kBlockBytes + kPrefetchBytes, kSmallStep * Format::kBlockBytes);
     const SmallWeights w =
         LoadSmall<Format>(row + b * Format::kBlockBytes, num_blocks - b >= kSmallStep);
     for (int t = 0; t < kTokens; ++t) AccumulateSmall<Format::kHasMin>(w, x[t], b, &acc[t]);
@@ -49,9 +56,10 @@ void DotSuperRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, 
   SuperAcc acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = SuperAcc();
   for (int64_t b = 0; b < num_blocks; ++b) {
+    if (kTokens == 1) Prefetch(row + b * Format::kBlockBytes + kPrefetchBytes, Format::kBlockBytes);
     const SuperWeights w = LoadSuper<Format>(row + b * Format::kBlockBytes);
     for (int t = 0; t < kTokens; ++t) {
-      AccumulateSuper<Format::kHasMin, Format::kDType == DType::kIQ4_XS>(w, x[t], b, &acc[t]);
+      AccumulateSuper<Format>(w, x[t], b, &acc[t]);
     }
   }
   for (int t = 0; t < kTokens; ++t) out[t][r] = Finish(acc[t]);

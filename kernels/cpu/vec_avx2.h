@@ -107,7 +107,7 @@ inline float Finish(const SuperAcc& acc) {
   return F32{_mm256_sub_ps(acc.sum, acc.min)}.Sum();
 }
 
-template <bool kHasMin, bool kWide>
+template <class Format>
 inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,
                             SuperAcc* acc) {
   const int8_t* q = x.q + b * kSuperBlockElems;
@@ -119,7 +119,7 @@ inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_
   }
   const float d = x.d[b];
   acc->sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(w.d * d), acc->sum);
-  if (kHasMin) {
+  if (Format::kHasMin) {
     const __m256i sums = _mm256_loadu_si256((const __m256i*)(x.sums + b * kSubBlocks));
     const __m256i mins = _mm256_loadu_si256((const __m256i*)w.min);
     const __m256 min = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, mins));

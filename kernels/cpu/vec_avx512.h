@@ -1,7 +1,9 @@
 // Vector types for AVX-512 with VNNI: 16 float lanes, 64-byte integer dot products.
 //
-// vpdpbusd multiplies unsigned by signed bytes. Activations are stored as q + 128, unsigned, so that weights keep
-// their sign; the excess 128 * sum(w) is subtracted once per weight vector, exactly, in the accumulator's start value.
+// vpdpbusd multiplies unsigned by signed bytes. For small blocks, activations are stored as q + 128, unsigned, so that weights
+// keep their sign; the excess 128 * sum(w) is subtracted once per weight vector, exactly, in the accumulator's start value. For
+// super-blocks the weights are made unsigned and activations keep their sign: the weights' offset times the sums of the
+// activations joins the mins, which those formats have anyway.
 #ifndef THERMOCLINE_KERNELS_CPU_VEC_AVX512_H_
 #define THERMOCLINE_KERNELS_CPU_VEC_AVX512_H_
 
@@ -167,8 +169,7 @@ inline void AccumulateSmall(const SmallWeights& w, const QuantizedRow& x, int64_
 // ---- super-blocks: 256 weights in four vectors ----
 
 struct SuperWeights {
-  __m512i q[4];
-  __m512i correction[4];
+  __m512i q[4];      // unsigned
   __m512i scale[4];  // one 32-bit scale a lane, for the sub-block of its four weights
   __m256i min;       // 16 x int16
   float d;
@@ -183,17 +184,31 @@ inline void SpreadScales(__m512i scales, __m512i out[4]) {
   }
 }
 
+// Formats without mins: w = d * scale * (q + offset) - d * (scale * offset).
+inline void SetOffsetMins(__m256i scales, int offset, SuperWeights* w) {
+  w->min = _mm256_mullo_epi16(scales, _mm256_set1_epi16((short)offset));
+  w->dmin = w->d;
+}
+
 template <class Format>
 struct SuperLoader {
+  // Makes the weights unsigned; the table of IQ4_XS reaches -127, Q3_K's weights -4.
+  static constexpr int kOffset = Format::kHasMin ? 0 : 128;
   static inline void Load(const uint8_t* block, SuperWeights* w) {
     SuperBlock unpacked;
     Format::Unpack(block, &unpacked);
-    for (int i = 0; i < 4; ++i) w->q[i] = _mm512_loadu_si512(unpacked.q + 64 * i);
-    SpreadScales(_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i*)unpacked.scale)),
-                 w->scale);
-    w->min = _mm256_loadu_si256((const __m256i*)unpacked.min);
+    for (int i = 0; i < 4; ++i) {
+      w->q[i] = _mm512_add_epi8(_mm512_loadu_si512(unpacked.q + 64 * i), _mm512_set1_epi8((char)kOffset));
+    }
+    const __m256i scales = _mm256_loadu_si256((const __m256i*)unpacked.scale);
+    SpreadScales(_mm512_cvtepi16_epi32(scales), w->scale);
     w->d = unpacked.d;
-    w->dmin = unpacked.dmin;
+    if (Format::kHasMin) {
+      w->min = _mm256_loadu_si256((const __m256i*)unpacked.min);
+      w->dmin = unpacked.dmin;
+    } else {
+      SetOffsetMins(scales, kOffset, w);
+    }
   }
 };
 
@@ -269,26 +284,29 @@ struct SuperLoader<FormatQ6K> {
           _mm512_or_si512(_mm512_and_si512(low, nibble), _mm512_and_si512(first, top));
       const __m512i q1 = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(low, 4), nibble),
                                          _mm512_and_si512(second, top));
-      w->q[2 * h] = _mm512_sub_epi8(q0, _mm512_set1_epi8(32));
-      w->q[2 * h + 1] = _mm512_sub_epi8(q1, _mm512_set1_epi8(32));
+      w->q[2 * h] = q0;
+      w->q[2 * h + 1] = q1;
     }
-    SpreadScales(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(block + 192))), w->scale);
-    w->min = _mm256_setzero_si256();
+    const __m128i scales = _mm_loadu_si128((const __m128i*)(block + 192));
+    SpreadScales(_mm512_cvtepi8_epi32(scales), w->scale);
     w->d = LoadHalfScale(block + 208);
-    w->dmin = 0.0f;
+    SetOffsetMins(_mm256_cvtepi8_epi16(scales), 32, w);
   }
 };
+
+template <class Format>
+constexpr bool IsWide() {
+  // Sums of four products exceed 16 bits: the weights reach 128 or more.
+  return Format::kDType == DType::kIQ4_XS || Format::kDType == DType::kQ3_K;
+}
 
 template <class Format>
 inline SuperWeights LoadSuper(const uint8_t* block) {
   SuperWeights w;
   SuperLoader<Format>::Load(block, &w);
-  for (int i = 0; i < 4; ++i) w.correction[i] = OffsetCorrection(w.q[i]);
-  if (Format::kDType != DType::kIQ4_XS) {
+  if (!IsWide<Format>()) {
     // For vpdpwssd below: the scale in the low, zero in the high 16 bits of each lane.
-    for (int i = 0; i < 4; ++i) {
-      w.scale[i] = _mm512_and_si512(w.scale[i], _mm512_set1_epi32(0xFFFF));
-    }
+    for (int i = 0; i < 4; ++i) w.scale[i] = _mm512_and_si512(w.scale[i], _mm512_set1_epi32(0xFFFF));
   }
   return w;
 }
@@ -302,26 +320,22 @@ inline float Finish(const SuperAcc& acc) {
   return _mm512_reduce_add_ps(_mm512_sub_ps(acc.sum, min));
 }
 
-// kWide: sums of four products exceed 16 bits (IQ4_XS's table reaches 127).
-template <bool kHasMin, bool kWide>
-inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,
-                            SuperAcc* acc) {
+template <class Format>
+inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b, SuperAcc* acc) {
   const int8_t* q = x.q + b * kSuperBlockElems;
   __m512i dot = _mm512_setzero_si512();
   for (int i = 0; i < 4; ++i) {
     const __m512i part =
-        _mm512_dpbusd_epi32(w.correction[i], _mm512_loadu_si512(q + 64 * i), w.q[i]);
-    // Otherwise |part| <= 4 * 128 * 32 fits the low 16 bits, and its sign extension meets a zero.
-    dot = kWide ? _mm512_add_epi32(dot, _mm512_mullo_epi32(part, w.scale[i]))
-                : _mm512_dpwssd_epi32(dot, part, w.scale[i]);
+        _mm512_dpbusd_epi32(_mm512_setzero_si512(), w.q[i], _mm512_loadu_si512(q + 64 * i));
+    // Otherwise |part| <= 4 * 63 * 127 fits the low 16 bits, and its sign extension meets a zero.
+    dot = IsWide<Format>() ? _mm512_add_epi32(dot, _mm512_mullo_epi32(part, w.scale[i]))
+                           : _mm512_dpwssd_epi32(dot, part, w.scale[i]);
   }
   const float d = x.d[b];
   acc->sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(w.d * d), acc->sum);
-  if (kHasMin) {
-    const __m256i sums = _mm256_loadu_si256((const __m256i*)(x.sums + b * kSubBlocks));
-    const __m256 min = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, w.min));
-    acc->min = _mm256_fmadd_ps(min, _mm256_set1_ps(w.dmin * d), acc->min);
-  }
+  const __m256i sums = _mm256_loadu_si256((const __m256i*)(x.sums + b * kSubBlocks));
+  const __m256 min = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, w.min));
+  acc->min = _mm256_fmadd_ps(min, _mm256_set1_ps(w.dmin * d), acc->min);
 }
 
 // ---- activations ----
@@ -330,7 +344,7 @@ inline void QuantizeSmall(const float* x, int64_t k, const QuantizedRow* out) {
   QuantizeSmallRow<128>(x, k, out);
 }
 inline void QuantizeSuper(const float* x, int64_t k, const QuantizedRow* out) {
-  QuantizeSuperRow<128>(x, k, out);
+  QuantizeSuperRow<0>(x, k, out);
 }
 
 }  // namespace

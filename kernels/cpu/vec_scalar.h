@@ -70,7 +70,7 @@ inline void AccumulateSmall(const SmallWeights& w, const QuantizedRow& x, int64_
   if (kHasMin) acc->sum += w.m * x.sum[b];
 }
 
-template <bool kHasMin, bool kWide>
+template <class Format>
 inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,
                             SuperAcc* acc) {
   int32_t dot = 0, min = 0;
@@ -83,7 +83,7 @@ inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_
     min += w.min[g] * x.sums[b * kSubBlocks + g];
   }
   acc->sum += w.d * x.d[b] * (float)dot;
-  if (kHasMin) acc->sum -= w.dmin * x.d[b] * (float)min;
+  if (Format::kHasMin) acc->sum -= w.dmin * x.d[b] * (float)min;
 }
 
 inline void QuantizeSmall(const float* x, int64_t k, const QuantizedRow* out) {

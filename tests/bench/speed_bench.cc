@@ -23,7 +23,7 @@ double Seconds() {
 
 // Bytes a second that two threads read from a buffer larger than any cache, in GB/s.
 double ReadBandwidth() {
-  constexpr size_t kWords = (size_t{1} << 30) / 8 * 2;  // 2 GiB
+  constexpr size_t kWords = (size_t{4} << 30) / 8;  // 4 GiB
   std::vector<uint64_t> buffer(kWords, 1);
   double best = 0.0;
   for (int round = 0; round < 3; ++round) {

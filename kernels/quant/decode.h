@@ -37,6 +37,8 @@ static void DecodeBlocks(const uint8_t* blocks, int64_t num_blocks, float* out) 
   typename BlockOf<Format::kBlockElems>::Type unpacked;
   for (int64_t b = 0; b < num_blocks; ++b) {
     Format::Unpack(blocks + b * Format::kBlockBytes, &unpacked);
+    // g++ 12 at -O3 -mavx2 drops the stores of Q2_K's Unpack when both are inlined into one loop; keep them apart.
+    asm volatile("" : : "r"(&unpacked) : "memory");
     DecodeBlock(unpacked, out + b * Format::kBlockElems);
   }
 }

@@ -26,9 +26,12 @@ struct FormatQ2K {
       out->scale[g] = scales[g] & 0x0F;
       out->min[g] = scales[g] >> 4;
     }
-    for (int i = 0; i < kSuperBlockElems; ++i) {
-      const int half = i >> 7, plane = (i >> 5) & 3, l = i & 31;
-      out->q[i] = static_cast<int8_t>((qs[32 * half + l] >> (2 * plane)) & 3);
+    for (int h = 0; h < 2; ++h) {
+      for (int p = 0; p < 4; ++p) {
+        for (int l = 0; l < 32; ++l) {
+          out->q[128 * h + 32 * p + l] = static_cast<int8_t>((qs[32 * h + l] >> (2 * p)) & 3);
+        }
+      }
     }
   }
 };

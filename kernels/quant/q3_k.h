@@ -29,11 +29,14 @@ struct FormatQ3K {
       out->scale[g] = static_cast<int16_t>((low | (top << 4)) - 32);
       out->min[g] = 0;
     }
-    for (int i = 0; i < kSuperBlockElems; ++i) {
-      const int half = i >> 7, plane = (i >> 5) & 3, l = i & 31;
-      const int low = (qs[32 * half + l] >> (2 * plane)) & 3;
-      const int third = (high[l] >> (i >> 5)) & 1;
-      out->q[i] = static_cast<int8_t>((low | (third << 2)) - 4);
+    for (int h = 0; h < 2; ++h) {
+      for (int p = 0; p < 4; ++p) {
+        for (int l = 0; l < 32; ++l) {
+          const int low = (qs[32 * h + l] >> (2 * p)) & 3;
+          const int third = (high[l] >> (4 * h + p)) & 1;
+          out->q[128 * h + 32 * p + l] = static_cast<int8_t>((low | (third << 2)) - 4);
+        }
+      }
     }
   }
 };

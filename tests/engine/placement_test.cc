@@ -1,0 +1,234 @@
+// The goldens must not notice where experts and KV blocks lie, who runs beside them, or how prompts are cut.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/counting_backend.h"
+#include "tests/support/fake_device.h"
+#include "tests/support/golden.h"
+
+namespace thermocline {
+namespace {
+
+struct Golden {
+  std::string path;
+  std::vector<int32_t> prompt, greedy;
+  PlainTensor logits;
+};
+
+Golden Load(const std::string& name) {
+  Golden golden;
+  golden.path = GoldenPath(name);
+  auto reference = ReadPlainTensors(golden.path + "/reference.safetensors");
+  EXPECT_TRUE(reference.ok()) << reference.status();
+  golden.prompt = ToTokens((*reference)["prompt"]);
+  golden.greedy = ToTokens((*reference)["greedy"]);
+  golden.logits = (*reference)["logits"];
+  return golden;
+}
+
+EngineOptions ReferenceOptions(const Golden& golden) {
+  EngineOptions options;
+  options.model_path = golden.path;
+  options.backend = "reference";
+  options.activations = Activations::kF32;
+  options.kv_dtype = DType::kF32;
+  return options;
+}
+
+void ExpectGolden(Engine* engine, const Golden& golden) {
+  ASSERT_NE(engine, nullptr);
+  const ScoreOutput output = Score(engine, golden.prompt);
+  const size_t vocab = static_cast<size_t>(golden.logits.shape[1]);
+  ASSERT_EQ(output.logits.size(), golden.prompt.size());
+  for (size_t t = 0; t < golden.prompt.size(); ++t) {
+    ASSERT_LE(MaxError(output.logits[t], &golden.logits.f32[t * vocab], Largest(golden.logits.f32)), kReferenceTolerance);
+  }
+  EXPECT_EQ(Greedy(engine, {golden.prompt, golden.prompt}, static_cast<int64_t>(golden.greedy.size())),
+            (std::vector<std::vector<int32_t>>{golden.greedy, golden.greedy}));
+  EXPECT_EQ(engine->Load().kv_blocks_used, 0);
+}
+
+class ExpertPlacementTest : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (GoldenPath(GetParam()).empty()) GTEST_SKIP() << "golden data absent";
+    golden_ = Load(GetParam());
+    auto probe = MakeEngine(ReferenceOptions(golden_));
+    num_experts_ = static_cast<int>(probe->dims().num_experts);
+    top_k_ = static_cast<int>(probe->dims().num_experts_per_tok);
+  }
+  Golden golden_;
+  int num_experts_ = 0, top_k_ = 0;
+};
+
+TEST_P(ExpertPlacementTest, ZeroHalfAndAllExpertsOnTheDevice) {
+  for (int on_device : {0, num_experts_ / 2, num_experts_}) {
+    EngineOptions options = ReferenceOptions(golden_);
+    auto device = std::make_unique<FakeDevice>();
+    const FakeDevice* watched = device.get();
+    options.device_backend = std::move(device);
+    options.device_experts = on_device;
+    options.host_experts = num_experts_ - on_device;
+    options.poison_evicted = true;
+    const auto engine = MakeEngine(std::move(options));
+    ExpectGolden(engine.get(), golden_);
+    EXPECT_EQ(watched->num_expert_calls() > 0, on_device > 0);
+  }
+}
+
+TEST_P(ExpertPlacementTest, TheWholeModelOnTheDeviceWithExpertsOnTheHost) {
+  EngineOptions options = ReferenceOptions(golden_);
+  options.dense_backend = std::make_unique<FakeDevice>();
+  const auto engine = MakeEngine(std::move(options));
+  ExpectGolden(engine.get(), golden_);
+}
+
+TEST_P(ExpertPlacementTest, TopKPlusOneSlotsWithRandomEvictionAndPoison) {
+  for (const char* backend : {"reference", "cpu"}) {
+    EngineOptions options = ReferenceOptions(golden_);
+    options.backend = backend;
+    options.host_experts = std::min(num_experts_, top_k_ + 1);
+    options.expert_policy = "random";
+    options.poison_evicted = true;
+    const auto engine = MakeEngine(std::move(options));
+    ExpectGolden(engine.get(), golden_);
+    int64_t evictions = 0;
+    for (const ExpertCacheStats& stats : engine->Load().experts) evictions += stats.evictions;
+    EXPECT_GT(evictions, 0);
+  }
+}
+
+TEST_P(ExpertPlacementTest, KvBlocksOfAnySizeInAnyOrder) {
+  for (int block_size : {1, 16}) {
+    EngineOptions options = ReferenceOptions(golden_);
+    options.block_size = block_size;
+    options.kv_tokens = 512;
+    options.shuffle_kv_seed = 9;
+    const auto engine = MakeEngine(std::move(options));
+    ExpectGolden(engine.get(), golden_);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ExpertPlacementTest,
+                         testing::Values("qwen3_moe", "granitemoeshared", "olmoe-clip", "mixtral", "olmoe", "granitemoe",
+                                         "qwen3_moe-bf16"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(StepOps, EachDenseMatrixIsMultipliedOncePerStepAndKvIsReadInPlace) {
+  const Golden golden = Load("qwen3_moe");
+  EngineOptions options = ReferenceOptions(golden);
+  auto counting = std::make_unique<CountingBackend>();
+  CountingBackend* counts = counting.get();
+  options.dense_backend = std::move(counting);
+  constexpr int kSequences = 5;
+  const auto engine = MakeEngine(std::move(options));
+  ASSERT_NE(engine, nullptr);
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < kSequences; ++i) prompts.push_back({1 + i, 5, 9});
+  counts->StartSteps();
+  (void)Greedy(engine.get(), prompts, 4);
+  // 3 layers of q, k, v, o and the router, and the head; every step holds all sequences, so rows are 15 once, then 5.
+  ASSERT_EQ(counts->steps(), 4);
+  for (int step = 0; step < counts->steps(); ++step) {
+    const std::map<const void*, std::vector<int64_t>>& calls = counts->matmuls(step);
+    EXPECT_EQ(calls.size(), 3u * 5u + 1u);
+    for (const auto& [weight, rows] : calls) {
+      ASSERT_EQ(rows.size(), 1u) << "a matrix was multiplied more than once in a step";
+      EXPECT_TRUE(rows[0] == kSequences || (step == 0 && rows[0] == 3 * kSequences));
+    }
+  }
+  EXPECT_TRUE(counts->attention_reads_stored_kv());
+  EXPECT_EQ(counts->kv_bytes_copied(), 0);
+}
+
+// FNV-1a over the bits of a row of logits.
+uint64_t Hash(absl::Span<const float> logits) {
+  uint64_t hash = 1469598103934665603ull;
+  for (float value : logits) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    hash = (hash ^ bits) * 1099511628211ull;
+  }
+  return hash;
+}
+
+using Hashes = std::map<std::pair<RequestId, int64_t>, uint64_t>;
+
+// Runs `prompts` (the first one is watched) and returns the hashes of the first request's rows by position.
+std::map<int64_t, uint64_t> HashesOfFirst(EngineOptions options, const std::vector<std::vector<int32_t>>& prompts) {
+  Hashes hashes;
+  options.logits_observer = [&](RequestId id, int64_t position, absl::Span<const float> logits) {
+    hashes[{id, position}] = Hash(logits);
+  };
+  const auto engine = MakeEngine(std::move(options));
+  (void)Greedy(engine.get(), prompts, 12);
+  std::map<int64_t, uint64_t> first;
+  for (const auto& [key, hash] : hashes) {
+    if (key.first == 1) first[key.second] = hash;
+  }
+  return first;
+}
+
+class NumericContractTest : public testing::TestWithParam<std::tuple<const char*, const char*>> {};
+
+TEST_P(NumericContractTest, LogitsAreTheSameAloneAmongOthersWithAnyThreadsAndChunks) {
+  const auto [model, isa] = GetParam();
+  const std::string path = std::string(model) == "demo" ? DemoPath() : GoldenPath(model);
+  if (path.empty()) GTEST_SKIP() << "data absent";
+  const auto options = [&](int threads, int chunk) {
+    EngineOptions o;
+    o.model_path = path;
+    o.backend_options.num_threads = threads;
+    o.backend_options.isa = isa;
+    o.kv_tokens = 4096;
+    o.scheduler.max_batch_tokens = chunk;
+    return o;
+  };
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < 16; ++i) {
+    prompts.emplace_back();
+    for (int t = 0; t < 20 + 3 * i; ++t) prompts.back().push_back(3 + (7 * t + 11 * i) % 300);
+  }
+  const auto alone = HashesOfFirst(options(1, 512), {prompts[0]});
+  ASSERT_GE(alone.size(), 12u);
+  EXPECT_EQ(HashesOfFirst(options(2, 512), {prompts[0]}), alone) << "threads";
+  for (int chunk : {1, 7, 64}) EXPECT_EQ(HashesOfFirst(options(2, chunk), {prompts[0]}), alone) << "chunks of " << chunk;
+  EXPECT_EQ(HashesOfFirst(options(2, 512), prompts), alone) << "neighbours";
+  EXPECT_EQ(HashesOfFirst(options(1, 33), prompts), alone) << "neighbours and chunks";
+}
+
+std::vector<std::tuple<const char*, const char*>> ContractCases() {
+  std::vector<std::tuple<const char*, const char*>> cases = {
+      {"demo", ""}, {"qwen3_moe", ""}, {"quantised/qwen3_moe-q4_k_m.gguf", ""}, {"qwen3_moe", "scalar"},
+      {"quantised/qwen3_moe-q4_k_m.gguf", "scalar"}};
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, NumericContractTest, testing::ValuesIn(ContractCases()));
+
+// A pool too small for all: sequences are preempted and recomputed, and nobody's logits change.
+TEST(NumericContract, PreemptionDoesNotShow) {
+  const auto options = [&](int64_t kv_tokens) {
+    EngineOptions o;
+    o.model_path = DemoPath();
+    o.kv_tokens = kv_tokens;
+    return o;
+  };
+  std::vector<std::vector<int32_t>> prompts(4);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    for (int t = 0; t < 60; ++t) prompts[i].push_back(100 + static_cast<int32_t>(i) * 37 + t * 3);
+  }
+  const auto roomy = MakeEngine(options(4096)), tight = MakeEngine(options(272));  // 17 blocks; four sequences need 4 * 5
+  EXPECT_EQ(Greedy(tight.get(), prompts, 20), Greedy(roomy.get(), prompts, 20));
+  EXPECT_GT(tight->Load().num_preemptions, 0);
+  EXPECT_EQ(roomy->Load().num_preemptions, 0);
+}
+
+}  // namespace
+}  // namespace thermocline

@@ -1,0 +1,293 @@
+// Every CPU kernel at every instruction-set level that this machine has, against plain arithmetic, at sizes around the vector width.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/quantized_activations.h"
+#include "kernels/quant/blocks.h"
+#include "kernels/quant/float_bits.h"
+#include "kernels/quant/registry.h"
+
+namespace thermocline {
+namespace {
+
+// The integer part of a dot product is exact; what is left is the rounding of a few f32 sums.
+constexpr double kSumTolerance = 2e-5;
+constexpr DType kQuantTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
+                                 DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                                 DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
+
+const CpuKernels& Kernels(const std::string& level) {
+  const absl::StatusOr<const CpuKernels*> kernels = SelectKernels(level);
+  EXPECT_TRUE(kernels.ok()) << kernels.status();
+  return **kernels;
+}
+
+std::vector<float> RandomFloats(size_t n, std::mt19937* random) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(n);
+  for (float& v : values) v = normal(*random);
+  return values;
+}
+
+// Rows of random bits with tame scales: every f16 field of a block is set to a moderate number.
+std::vector<uint8_t> RandomWeights(DType dtype, int64_t rows, int64_t k, std::mt19937* random) {
+  const WeightFormat& format = GetFormat(dtype);
+  std::vector<uint8_t> bytes(static_cast<size_t>(BytesOf(dtype, rows * k)));
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>((*random)());
+  const auto set_half = [&](size_t block, size_t offset, float value) {
+    const uint16_t half = FloatToHalf(value);
+    std::memcpy(&bytes[block * static_cast<size_t>(format.block_bytes) + offset], &half, 2);
+  };
+  for (size_t b = 0; b < bytes.size() / static_cast<size_t>(format.block_bytes); ++b) {
+    switch (dtype) {
+      case DType::kQ4_1:
+      case DType::kQ5_1:
+      case DType::kQ4_K:
+      case DType::kQ5_K:
+        set_half(b, 0, 0.01f);
+        set_half(b, 2, 0.02f);
+        break;
+      case DType::kQ2_K:
+        set_half(b, 80, 0.01f);
+        set_half(b, 82, 0.02f);
+        break;
+      case DType::kQ3_K:
+        set_half(b, 108, 0.01f);
+        break;
+      case DType::kQ6_K:
+        set_half(b, 208, 0.01f);
+        break;
+      case DType::kMXFP4:
+        bytes[b * 17] = static_cast<uint8_t>(120 + bytes[b * 17] % 10);
+        break;
+      default:
+        set_half(b, 0, 0.01f);
+    }
+  }
+  return bytes;
+}
+
+class KernelTest : public testing::TestWithParam<std::string> {
+ protected:
+  const CpuKernels& kernels() { return Kernels(GetParam()); }
+  std::mt19937 random_{7};
+};
+
+TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) {
+  for (DType dtype : kQuantTypes) {
+    const WeightFormat& format = GetFormat(dtype);
+    const bool small = format.block_elems == kSmallBlockElems;
+    const std::vector<int64_t> sizes = small ? std::vector<int64_t>{32, 64, 96, 576} : std::vector<int64_t>{256, 512, 768};
+    for (int64_t k : sizes) {
+      constexpr int kRows = 3, kTokens = 7;
+      const std::vector<uint8_t> weights = RandomWeights(dtype, kRows, k, &random_);
+      std::vector<float> decoded(static_cast<size_t>(kRows * k));
+      format.decode(weights.data(), kRows * k / format.block_elems, decoded.data());
+      QuantizedActivations activations;
+      activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8, kTokens, k);
+      std::vector<QuantizedRow> rows;
+      std::vector<std::vector<float>> x, rounded;
+      for (int t = 0; t < kTokens; ++t) {
+        x.push_back(RandomFloats(static_cast<size_t>(k), &random_));
+        activations.Fill(kernels(), t, x.back().data());
+        rows.push_back(activations.row(t));
+        // Round independently.
+        std::vector<float> r(static_cast<size_t>(k));
+        const int64_t group = small ? 32 : 256;
+        for (int64_t g = 0; g < k / group; ++g) {
+          float max = 0.0f;
+          for (int64_t i = g * group; i < (g + 1) * group; ++i) max = std::max(max, std::fabs(x.back()[i]));
+          ASSERT_EQ(rows.back().d[g], max / 127.0f);
+          for (int64_t i = g * group; i < (g + 1) * group; ++i) {
+            r[i] = rows.back().d[g] * std::nearbyint(x.back()[i] * (127.0f / max));
+          }
+        }
+        rounded.push_back(r);
+      }
+      std::vector<std::vector<float>> out(kTokens, std::vector<float>(kRows));
+      std::vector<float*> pointers;
+      for (auto& o : out) pointers.push_back(o.data());
+      const int64_t row_bytes = BytesOf(dtype, k);
+      kernels().dot_int8[static_cast<int>(dtype)](weights.data(), row_bytes, kRows, k, rows.data(), kTokens, pointers.data());
+      for (int t = 0; t < kTokens; ++t) {
+        for (int r = 0; r < kRows; ++r) {
+          double exact = 0.0, magnitude = 0.0;
+          for (int64_t i = 0; i < k; ++i) {
+            const double product = static_cast<double>(decoded[r * k + i]) * rounded[t][i];
+            exact += product;
+            magnitude += std::fabs(product);
+          }
+          ASSERT_NEAR(out[t][r], exact, kSumTolerance * magnitude) << format.name << " k " << k << " token " << t;
+          // The contract: the same bits alone.
+          float alone = 0.0f;
+          float* alone_pointer = &alone;
+          kernels().dot_int8[static_cast<int>(dtype)](weights.data() + r * row_bytes, row_bytes, 1, k, &rows[t], 1, &alone_pointer);
+          ASSERT_EQ(alone, out[t][r]) << format.name << " k " << k << " token " << t;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelTest, DecodesEveryFormatLikeTheRegistry) {
+  for (const WeightFormat& format : AllFormats()) {
+    if (format.decode == nullptr) continue;
+    const int64_t k = format.block_elems == 1 ? 37 : 2 * format.block_elems;
+    std::vector<uint8_t> weights;
+    if (IsQuantized(format.dtype)) {
+      weights = RandomWeights(format.dtype, 1, k, &random_);
+    } else {
+      weights.resize(static_cast<size_t>(BytesOf(format.dtype, k)));
+      const std::vector<float> values = RandomFloats(static_cast<size_t>(k), &random_);
+      for (int64_t i = 0; i < k; ++i) {
+        const uint16_t bits = format.dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
+        if (format.dtype == DType::kF32) {
+          std::memcpy(&weights[4 * i], &values[i], 4);
+        } else {
+          std::memcpy(&weights[2 * i], &bits, 2);
+        }
+      }
+    }
+    std::vector<float> expected(static_cast<size_t>(k)), actual(static_cast<size_t>(k));
+    format.decode(weights.data(), k / format.block_elems, expected.data());
+    kernels().decode_row[static_cast<int>(format.dtype)](weights.data(), k, actual.data());
+    for (int64_t i = 0; i < k; ++i) {
+      ASSERT_NEAR(actual[i], expected[i], 1e-6 * std::fabs(expected[i])) << format.name << " " << i;
+    }
+  }
+}
+
+TEST_P(KernelTest, FloatDotsAreRightAndTheSameAloneAndTogether) {
+  for (int64_t k : {1, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100}) {
+    const std::vector<float> w = RandomFloats(static_cast<size_t>(k), &random_);
+    constexpr int kTokens = 6;
+    std::vector<std::vector<float>> x;
+    std::vector<const float*> inputs;
+    std::vector<float> out(kTokens);
+    std::vector<float*> outputs;
+    for (int t = 0; t < kTokens; ++t) {
+      x.push_back(RandomFloats(static_cast<size_t>(k), &random_));
+      outputs.push_back(&out[t]);
+    }
+    for (const auto& row : x) inputs.push_back(row.data());
+    kernels().dot_f32(w.data(), k, inputs.data(), kTokens, outputs.data());
+    for (int t = 0; t < kTokens; ++t) {
+      double exact = 0.0;
+      for (int64_t i = 0; i < k; ++i) exact += static_cast<double>(w[i]) * x[t][i];
+      ASSERT_NEAR(out[t], exact, 1e-4) << k;
+      float alone = 0.0f;
+      float* pointer = &alone;
+      kernels().dot_f32(w.data(), k, &inputs[t], 1, &pointer);
+      ASSERT_EQ(alone, out[t]) << k;
+    }
+  }
+}
+
+TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
+  for (int64_t n : {1, 5, 16, 17, 48, 65}) {
+    const std::vector<float> gate = RandomFloats(static_cast<size_t>(n), &random_), up = RandomFloats(static_cast<size_t>(n), &random_);
+    std::vector<float> out(static_cast<size_t>(n));
+    kernels().silu_mul(gate.data(), up.data(), n, out.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const double expected = gate[i] / (1.0 + std::exp(-static_cast<double>(gate[i]))) * up[i];
+      ASSERT_NEAR(out[i], expected, 1e-6 * (1.0 + std::fabs(expected)));
+    }
+    kernels().rms_norm(gate.data(), up.data(), 1e-5f, n, out.data());
+    double square = 0.0;
+    for (float g : gate) square += static_cast<double>(g) * g;
+    for (int64_t i = 0; i < n; ++i) {
+      const double expected = gate[i] / std::sqrt(square / static_cast<double>(n) + 1e-5) * up[i];
+      ASSERT_NEAR(out[i], expected, 1e-5 * (1.0 + std::fabs(expected)));
+    }
+  }
+  // Far out it must not overflow or turn into NaN.
+  const std::vector<float> extreme = {-1e30f, -200.0f, -88.0f, 0.0f, 88.0f, 200.0f, 1e30f};
+  const std::vector<float> ones(extreme.size(), 1.0f);
+  std::vector<float> out(extreme.size());
+  kernels().silu_mul(extreme.data(), ones.data(), static_cast<int64_t>(extreme.size()), out.data());
+  for (size_t i = 0; i < out.size(); ++i) {
+    ASSERT_NEAR(out[i], extreme[i] > 0 ? extreme[i] : 0.0f, 1e-5f * std::max(1.0f, std::fabs(extreme[i] > 0 ? extreme[i] : 0.0f))) << extreme[i];
+  }
+}
+
+TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
+  constexpr int64_t kHeadDim = 40, kBlock = 4, kHeads = 2;  // 40: vectors and a tail
+  constexpr int kQueries = 3;
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (int64_t last : {0, 1, 15, 16, 17, 33}) {
+      const int64_t num_blocks = 16, row_bytes = BytesOf(dtype, kHeadDim);
+      std::vector<uint8_t> k_cache(static_cast<size_t>(num_blocks * kBlock * kHeads * row_bytes)), v_cache(k_cache.size());
+      for (std::vector<uint8_t>* cache : {&k_cache, &v_cache}) {
+        const std::vector<float> values = RandomFloats(static_cast<size_t>(num_blocks * kBlock * kHeads * kHeadDim), &random_);
+        for (size_t i = 0; i < values.size(); ++i) {
+          const uint16_t bits = dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
+          if (dtype == DType::kF32) {
+            std::memcpy(&(*cache)[4 * i], &values[i], 4);
+          } else {
+            std::memcpy(&(*cache)[2 * i], &bits, 2);
+          }
+        }
+      }
+      std::vector<int32_t> table = {3, 9, 0, 7, 12, 1, 5, 11, 2};
+      const std::vector<float> q = RandomFloats(kQueries * kHeadDim, &random_);
+      std::vector<float> scores(kQueries * 64), out(kQueries * kHeadDim);
+      const int64_t first = last > 20 ? last - 9 : 0;  // a window
+      const AttendArgs args = {q.data(), kQueries, kHeadDim, k_cache.data(), v_cache.data(), dtype, row_bytes, kHeads, 1,
+                               kBlock, table.data(), first, last, 0.25f, scores.data(), out.data()};
+      kernels().attend(&args);
+      const auto row = [&](const std::vector<uint8_t>& cache, int64_t position) {
+        const int64_t slot = table[position / kBlock] * kBlock + position % kBlock;
+        std::vector<float> values(kHeadDim);
+        GetFormat(dtype).decode(&cache[static_cast<size_t>((slot * kHeads + 1) * row_bytes)], kHeadDim, values.data());
+        return values;
+      };
+      for (int g = 0; g < kQueries; ++g) {
+        std::vector<double> weights;
+        double total = 0.0;
+        for (int64_t p = first; p <= last; ++p) {
+          double dot = 0.0;
+          const std::vector<float> key = row(k_cache, p);
+          for (int64_t i = 0; i < kHeadDim; ++i) dot += static_cast<double>(q[g * kHeadDim + i]) * key[i];
+          weights.push_back(std::exp(0.25 * dot));
+          total += weights.back();
+        }
+        for (int64_t i = 0; i < kHeadDim; ++i) {
+          double expected = 0.0;
+          for (int64_t p = first; p <= last; ++p) expected += weights[p - first] / total * row(v_cache, p)[i];
+          ASSERT_NEAR(out[g * kHeadDim + i], expected, 1e-5) << GetFormat(dtype).name << " last " << last;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, KernelTest, testing::ValuesIn(AvailableIsaLevels()));
+
+TEST(IsaSelection, CanBeForcedAndRefusesWhatTheMachineLacks) {
+  for (const std::string& level : AvailableIsaLevels()) EXPECT_EQ(Kernels(level).name, level);
+  const auto missing = SelectKernels("sse9");
+  ASSERT_FALSE(missing.ok());
+  EXPECT_NE(missing.status().message().find("\"sse9\""), std::string::npos);
+  EXPECT_NE(missing.status().message().find("scalar"), std::string::npos);
+}
+
+TEST(FloatBits, HalvesRoundTripAndRoundToEven) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const uint16_t half = static_cast<uint16_t>(bits);
+    const float value = HalfToFloat(half);
+    if (std::isnan(value)) continue;
+    ASSERT_EQ(FloatToHalf(value), half);
+  }
+  EXPECT_EQ(FloatToHalf(1.0f + 1.0f / 2048.0f), FloatToHalf(1.0f));                    // tie: to even
+  EXPECT_EQ(FloatToHalf(1.0f + 3.0f / 2048.0f), FloatToHalf(1.0f + 2.0f / 1024.0f));  // tie: to even
+  EXPECT_EQ(FloatToHalf(1e9f), 0x7C00);
+  EXPECT_EQ(FloatToHalf(65519.0f), 0x7BFF);
+}
+
+}  // namespace
+}  // namespace thermocline

@@ -108,6 +108,13 @@ absl::Status Engine::LoadWeights() {
                                 .seed = 1,
                                 .poison_evicted = options_.poison_evicted};
   for (const ExpertLayout& layout : weights_->expert_layouts()) cache.expert_bytes.push_back(layout.bytes);
+  const bool has_experts = weights_->expert_bytes() > 0;
+  const bool all_on_device = device_backend_ != nullptr && options_.device_experts == weights_->num_experts();
+  if (has_experts && cache.capacity < 1 && !all_on_device) {
+    return absl::InvalidArgumentError(absl::StrCat("host experts = ", cache.capacity, " per layer, but 1 to ",
+                                                   weights_->num_experts(), " are allowed"));
+  }
+  if (absl::Status s = CheckActivationMemory(); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<ExpertCache>> host = ExpertCache::Create(cache);
   if (!host.ok()) return host.status();
   host_cache_ = *std::move(host);
@@ -147,6 +154,22 @@ absl::Status Engine::LoadWeights() {
   return absl::OkStatus();
 }
 
+absl::Status Engine::CheckActivationMemory() const {
+  // A generous bound: eight arrays as wide as the widest matrix and the experts' outputs, for every token of a step.
+  const ModelDims& dims = model_->dims();
+  int64_t widest = dims.hidden_size * std::max<int64_t>(1, dims.num_experts_per_tok);
+  for (const auto& [name, tensor] : checkpoint_->tensors()) {
+    // The head runs for the rows whose logits are wanted, the embedding is looked up.
+    if (tensor.shape.size() == 2 && tensor.shape[0] != dims.vocab_size) widest = std::max(widest, tensor.shape[0]);
+  }
+  const double bytes = 8.0 * sizeof(float) * static_cast<double>(widest) * options_.scheduler.max_batch_tokens;
+  if (bytes > static_cast<double>(AvailableMemoryBytes())) {
+    return absl::ResourceExhaustedError(absl::StrCat("a step of ", options_.scheduler.max_batch_tokens,
+                                                     " tokens may need ", bytes, " bytes for activations, more than is free"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Engine::CreateCaches() {
   const int64_t model_context = model_->dims().max_position_embeddings;
   if (options_.max_context < 0 || options_.max_context > model_context) {
@@ -157,7 +180,8 @@ absl::Status Engine::CreateCaches() {
   const int64_t token_bytes = KvCache::BytesPerToken(model_->dims(), kv_dtype_);
   int64_t kv_tokens = options_.kv_tokens;
   if (kv_tokens <= 0) {
-    const int64_t wanted = std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs);
+    const int64_t wanted =
+        std::max<int64_t>(options_.block_size, std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));
     kv_tokens = std::clamp<int64_t>(AvailableMemoryBytes() / 4 / token_bytes, options_.block_size, wanted);
   }
   const int64_t num_blocks = (kv_tokens + options_.block_size - 1) / options_.block_size;
@@ -265,7 +289,7 @@ bool Engine::Step() {
     }
   }
   ++num_steps_;
-  step_seconds_ += now - start;
+  step_seconds_ += Now() - start;
   PublishLoad();
   return true;
 }
@@ -382,7 +406,7 @@ void Engine::Finish(RequestId id, FinishReason reason, const absl::Status& statu
        .stop_matched = active.text.matched(),
        .prompt_tokens = static_cast<int64_t>(active.request.prompt.size()),
        .completion_tokens = active.num_output,
-       .queue_seconds = (active.scheduled >= 0.0 ? active.scheduled : now) - active.submitted,
+       .queue_seconds = active.scheduled >= 0.0 ? active.scheduled - active.submitted : -1.0,
        .first_token_seconds = active.first_token >= 0.0 ? active.first_token - active.submitted : 0.0,
        .total_seconds = now - active.submitted});
 }

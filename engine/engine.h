@@ -132,6 +132,8 @@ class Engine {
   absl::Status Initialize();
   absl::Status CreateBackends();
   absl::Status CreateCaches();
+  // RESOURCE_EXHAUSTED when a full step's activations cannot fit: found at load, not at the first large request.
+  absl::Status CheckActivationMemory() const;
   absl::Status LoadWeights();
 
   void DrainInbox();

@@ -79,7 +79,7 @@ struct Result {
   std::string stop_matched;  // the stop string, if one ended the output
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
-  double queue_seconds = 0.0;           // until the first token was scheduled
+  double queue_seconds = 0.0;           // until the first token was scheduled; negative if none was
   double first_token_seconds = 0.0;     // since submission; 0 without output
   double total_seconds = 0.0;           // since submission
 };

@@ -98,16 +98,21 @@ int32_t SampleToken(absl::Span<const float> logits, const SamplingParams& params
                     int64_t num_prompt) {
   std::vector<float> adjusted(logits.begin(), logits.end());
   ApplyBiasAndPenalties(params, tokens, num_prompt, &adjusted);
-  if (params.temperature == 0.0f) return ArgMax(adjusted);
+  // Below this everything but the largest logit underflows.
+  if (params.temperature < 1e-5f) return ArgMax(adjusted);
 
   std::vector<Candidate> candidates;
   candidates.reserve(adjusted.size());
   for (size_t i = 0; i < adjusted.size(); ++i) {
-    if (!std::isnan(adjusted[i])) candidates.push_back({static_cast<int32_t>(i), adjusted[i] / params.temperature});
+    if (std::isnan(adjusted[i])) continue;
+    // Penalties near zero can push logits to infinity; the order must survive.
+    candidates.push_back({static_cast<int32_t>(i), std::clamp(adjusted[i], -1e30f, 1e30f)});
   }
   if (candidates.empty()) return 0;
-  float max_logit = candidates[0].logit;
-  for (const Candidate& c : candidates) max_logit = std::max(max_logit, c.logit);
+  float largest = candidates[0].logit;
+  for (const Candidate& c : candidates) largest = std::max(largest, c.logit);
+  for (Candidate& c : candidates) c.logit = (c.logit - largest) / params.temperature;
+  constexpr float max_logit = 0.0f;
   if (params.min_p > 0.0f) {
     const float floor = max_logit + std::log(params.min_p);
     std::erase_if(candidates, [floor](const Candidate& c) { return c.logit < floor; });

@@ -15,7 +15,8 @@ void* Scratch::Allocate(int64_t bytes) {
     top_ = {top_.chunk + 1, 0};
   }
   if (top_.chunk == chunks_.size()) {
-    absl::StatusOr<Buffer> chunk = backend_->Allocate(std::max(rounded, kChunkBytes));
+    // Doubling keeps the chunks that grew too small within a small factor of the peak.
+    absl::StatusOr<Buffer> chunk = backend_->Allocate(std::max({rounded, kChunkBytes, capacity_bytes()}));
     TC_CHECK(chunk.ok()) << "activations: " << chunk.status();
     chunks_.push_back(*std::move(chunk));
   }

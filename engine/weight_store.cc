@@ -25,6 +25,13 @@ absl::Status WrongShape(const TensorInfo& tensor, const std::vector<int64_t>& ex
                                                  ", but the configuration needs ", ShapeText(expected)));
 }
 
+absl::Status CheckIsWeight(const TensorInfo& tensor) {
+  const WeightFormat& format = GetFormat(tensor.dtype);
+  if (format.decode != nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor \"", tensor.name, "\" has type ", format.name, ", which is no weight format"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Create(const Checkpoint* checkpoint, Model* model,
@@ -38,12 +45,14 @@ absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Create(const Checkpoin
 absl::Status WeightStore::Resolve() {
   for (const DenseTensor& declared : table_.dense) {
     const std::string& name = NameIn(*checkpoint_, declared.name);
-    const TensorInfo* tensor = name.empty() ? nullptr : checkpoint_->Find(name);
+    if (name.empty()) continue;  // the other format stores it so
+    const TensorInfo* tensor = checkpoint_->Find(name);
     if (tensor == nullptr) {
       if (declared.optional) continue;
       return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", name, "\""));
     }
     if (tensor->shape != declared.shape) return WrongShape(*tensor, declared.shape);
+    if (absl::Status s = CheckIsWeight(*tensor); !s.ok()) return s;
     loads_.push_back({&declared, tensor});
     dense_bytes_ += tensor->bytes;
   }
@@ -94,6 +103,7 @@ absl::StatusOr<WeightStore::Slice> WeightStore::ResolveSlice(const ExpertMatrix&
       together ? std::vector<int64_t>{table_.num_experts, fused_rows, matrix.cols}
                : std::vector<int64_t>{matrix.rows, matrix.cols};
   if (tensor->shape != expected) return WrongShape(*tensor, expected);
+  if (absl::Status s = CheckIsWeight(*tensor); !s.ok()) return s;
   const int64_t row_bytes = BytesOf(tensor->dtype, matrix.cols);
   Slice slice = {tensor, 0, matrix.rows * row_bytes};
   if (together) slice.offset = (expert * fused_rows + (gguf ? 0 : matrix.hf_first_row)) * row_bytes;
@@ -141,9 +151,6 @@ absl::Status WeightStore::LoadOne(const DenseLoad& load) {
   if (absl::Status s = checkpoint_->Read(*load.tensor, 0, load.tensor->bytes, raw.data()); !s.ok()) return s;
   if (!decode) return CopyIn(raw.data(), view);
   const WeightFormat& format = GetFormat(load.tensor->dtype);
-  if (format.decode == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor \"", load.tensor->name, "\" has type ", format.name));
-  }
   std::vector<float> values(static_cast<size_t>(view.num_elems()));
   format.decode(raw.data(), view.num_elems() / format.block_elems, values.data());
   return CopyIn(values.data(), view);

@@ -40,13 +40,12 @@ class EngineCollector : public prometheus::Collectable {
   }
 
   std::vector<MetricFamily> Collect() const override {
-    std::function<EngineLoad()> source;
+    EngineLoad load;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
-      source = source_;
+      std::lock_guard<std::mutex> lock(mutex_);  // held: the engine lives as long as the source is set
+      if (!source_) return {};
+      load = source_();
     }
-    if (!source) return {};
-    const EngineLoad load = source();
     const auto gauge = MetricType::Gauge, counter = MetricType::Counter;
     std::vector<MetricFamily> families = {
         Single("thermocline_requests_running", "Requests that hold KV memory.", gauge, load.num_running),
@@ -163,7 +162,7 @@ void Metrics::OnFirstToken(double seconds) { impl_->first_token->Observe(seconds
 void Metrics::OnInterToken(double seconds) { impl_->inter_token->Observe(seconds); }
 
 void Metrics::OnDone(const Result& result) {
-  impl_->queue->Observe(result.queue_seconds);
+  if (result.queue_seconds >= 0.0) impl_->queue->Observe(result.queue_seconds);
   impl_->end_to_end->Observe(result.total_seconds);
   impl_->finished->Add({{"reason", ReasonName(result.reason)}}).Increment();
 }

@@ -3,6 +3,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -45,6 +46,18 @@ class SignalWatch {
 struct Listener {
   std::unique_ptr<grpc::Server> server;
 
+  Listener() = default;
+  explicit Listener(std::unique_ptr<grpc::Server> s) : server(std::move(s)) {}
+  Listener(Listener&&) = default;
+  Listener& operator=(Listener&&) = default;
+  // Without a deadline gRPC would wait for open streams (a health watch, say) for ever.
+  ~Listener() { Shutdown(2.0); }
+
+  void Shutdown(double seconds) const {
+    if (server == nullptr) return;
+    server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
+  }
+
   void SetServing(const char* service, bool serving) const {
     if (server == nullptr || server->GetHealthCheckService() == nullptr) return;
     server->GetHealthCheckService()->SetServingStatus(service, serving);
@@ -63,7 +76,10 @@ absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* servi
   builder.SetMaxReceiveMessageSize(static_cast<int>(max_message_bytes));
   // SO_REUSEPORT would let a second server share the port in silence.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  Listener listener{builder.BuildAndStart()};
+  // Peers that vanish without a word are noticed within a minute or so.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+  Listener listener(builder.BuildAndStart());
   if (listener.server == nullptr || (port == 0 && address.rfind("unix:", 0) != 0)) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": in use or not an address"));
   }
@@ -94,11 +110,11 @@ void LogModel(const Engine& engine, const ServeOptions& options) {
 // True when nothing runs or waits any more within the time; false after a second signal or too long.
 bool DrainWithin(Engine* engine, const SignalWatch& signals, double seconds) {
   const double end = engine->Now() + seconds;
-  while (engine->Now() < end) {
+  do {
     const EngineLoad load = engine->Load();
     if (load.num_running == 0 && load.num_waiting == 0) return true;
     if (signals.Wait(50) != 0) return false;
-  }
+  } while (engine->Now() < end);
   return false;
 }
 
@@ -144,11 +160,14 @@ absl::Status Serve(ServeOptions options) {
   });
   bool stop = false;
   while (!load_ended.load() && !stop) stop = signals.Wait(20) != 0;
-  while (!load_ended.load()) std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a load cannot be cut short
+  while (!load_ended.load()) {  // a load cannot be cut short, but a second signal ends the process
+    if (signals.Wait(20) != 0) _exit(1);
+  }
   if (engine == nullptr) {
     engine_thread.join();
     return load_status;
   }
+  LogModel(*engine, options);
   metrics.SetLoadSource([&engine] { return engine->Load(); });
   control.SetEngine(engine.get());
   if (absl::Status s = inference.SetEngine(engine.get()); !s.ok()) {
@@ -156,7 +175,6 @@ absl::Status Serve(ServeOptions options) {
   }
   data->SetServing(kInferenceService, true);
   data->SetAllServing(true);
-  LogModel(*engine, options);
 
   while (!stop && !drain_requested.load()) stop = signals.Wait(100) != 0;
   LogInfo("draining: new requests are refused, running ones finish");
@@ -168,9 +186,9 @@ absl::Status Serve(ServeOptions options) {
   engine->Stop();
   engine_thread.join();
   engine->AbortAll(absl::UnavailableError("the server is stopping"));
-  const auto soon = std::chrono::system_clock::now() + std::chrono::seconds(2);
-  data->server->Shutdown(soon);
-  if (admin.server != nullptr) admin.server->Shutdown(soon);
+  // Slow readers get the rest of finished answers.
+  data->Shutdown(clean ? 10.0 : 2.0);
+  admin.Shutdown(2.0);
   metrics.SetLoadSource(nullptr);
   LogInfo("stopped");
   return absl::OkStatus();

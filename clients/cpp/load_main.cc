@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <mutex>
 #include <random>
@@ -78,6 +79,7 @@ thermocline::RequestSample SendOne(v1::Inference::Stub* stub, const Flags& flags
   }
   const grpc::Status status = reader->Finish();
   sample.total = Since(start);
+  sample.cancelled = cancelled;
   const bool expected = cancelled && status.error_code() == grpc::StatusCode::CANCELLED;
   if (!status.ok() && !expected) {
     sample.error = status.error_message() + " (gRPC status " + std::to_string(status.error_code()) + ")";
@@ -127,14 +129,24 @@ class LoadRun {
   void Poisson() {
     std::mt19937_64 random(flags_.seed);
     std::exponential_distribution<double> gap(flags_.rate);
-    std::vector<std::thread> requests;
     double arrival = gap(random);
     for (int64_t number = 0; arrival < flags_.seconds && (flags_.max_requests == 0 || number < flags_.max_requests); ++number) {
       std::this_thread::sleep_until(start_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(arrival)));
-      requests.emplace_back([this, number] { Send(number); });
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ++in_flight_;
+      }
+      // Detached: finished threads must not pile up over a long run. Run waits for all of them.
+      std::thread([this, number] {
+        Send(number);
+        std::lock_guard<std::mutex> lock(mutex_);
+        --in_flight_;
+        all_done_.notify_all();
+      }).detach();
       arrival += gap(random);
     }
-    for (std::thread& request : requests) request.join();
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_done_.wait(lock, [this] { return in_flight_ == 0; });
   }
 
   const Flags& flags_;
@@ -142,6 +154,8 @@ class LoadRun {
   Clock::time_point start_;
   std::mutex mutex_;
   std::vector<thermocline::RequestSample> samples_;  // guarded by mutex_
+  int64_t in_flight_ = 0;                            // guarded by mutex_
+  std::condition_variable all_done_;
 };
 
 }  // namespace

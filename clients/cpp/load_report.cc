@@ -43,8 +43,8 @@ LoadReport LoadReport::From(const std::vector<RequestSample>& samples, double se
     }
     report.prompt_tokens += sample.prompt_tokens;
     report.output_tokens += sample.output_tokens;
-    first.push_back(sample.first_token);
-    total.push_back(sample.total);
+    if (sample.output_tokens > 0) first.push_back(sample.first_token);
+    if (!sample.cancelled) total.push_back(sample.total);
     inter.insert(inter.end(), sample.inter_token.begin(), sample.inter_token.end());
   }
   report.first_token = PercentilesOf(std::move(first));

@@ -11,7 +11,8 @@ namespace thermocline {
 
 // What one request measured. Times in seconds.
 struct RequestSample {
-  std::string error;  // empty: success
+  std::string error;       // empty: success
+  bool cancelled = false;  // on purpose, by the generator
   double first_token = 0.0;
   double total = 0.0;
   int64_t prompt_tokens = 0;

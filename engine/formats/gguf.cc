@@ -99,7 +99,7 @@ class GgufReader {
 
   template <class Wire, class Wide>
   absl::Status ReadArrayOf(uint64_t count, MetadataValue* out) {
-    if (count > static_cast<uint64_t>(remaining()) / sizeof(Wire)) {
+    if (count > static_cast<uint64_t>(std::min(remaining(), kMaxMetadataBytes - position_)) / sizeof(Wire)) {
       return Fail(absl::StrCat("an array of ", count, " elements does not fit"));
     }
     std::vector<Wide> values;
@@ -176,7 +176,7 @@ absl::Status GgufReader::ReadArray(MetadataValue* out) {
     case ValueType::kF64: return ReadArrayOf<double, double>(count, out);
     case ValueType::kBool: return ReadArrayOf<uint8_t, int64_t>(count, out);
     case ValueType::kString: {
-      if (count > static_cast<uint64_t>(remaining()) / 8) {
+      if (count > static_cast<uint64_t>(std::min(remaining(), kMaxMetadataBytes - position_)) / 8) {
         return Fail(absl::StrCat("an array of ", count, " strings does not fit"));
       }
       std::vector<std::string> texts(count);

@@ -107,7 +107,7 @@ absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint) {
       return absl::UnimplementedError(absl::StrCat("tensor \"", name, "\" has dtype ", entry->dtype,
                                                    "; supported are F32, F16, BF16"));
     }
-    absl::StatusOr<int64_t> bytes = CheckedTensorBytes(tensor.dtype, tensor.shape);
+    absl::StatusOr<int64_t> bytes = CheckedTensorBytes(tensor.dtype, tensor.shape);  // AddTensor reports its error
     if (bytes.ok() && *bytes != entry->end - entry->begin) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor \"", name, "\": data_offsets cover ", entry->end - entry->begin,

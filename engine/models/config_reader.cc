@@ -121,7 +121,8 @@ double ConfigReader::FloatOr(ConfigKey key, double fallback) {
     Fail(absl::StrCat(NameOf(key), " is not a number"));
     return 1.0;
   }
-  if (!std::isfinite(number) || number <= 0.0 || number > 1e12) {
+  const bool allowed_zero = number == 0.0 && fallback == 0.0;
+  if (!std::isfinite(number) || (number <= 0.0 && !allowed_zero) || number > 1e12) {
     Fail(absl::StrCat(NameOf(key), " = ", number, ", but a positive number is expected"));
     return 1.0;
   }

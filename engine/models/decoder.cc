@@ -58,8 +58,8 @@ DecoderConfig ReadDecoderConfig(absl::string_view architecture, ConfigReader* re
       reader->Int({"max_position_embeddings", "context_length"}, 1, kMaxPositions);
   if (reader->is_gguf()) {
     const TensorInfo* embedding = reader->checkpoint().Find("token_embd.weight");
-    if (embedding == nullptr || embedding->shape.size() != 2) {
-      reader->Fail("the model lacks the matrix token_embd.weight");
+    if (embedding == nullptr || embedding->shape.size() != 2 || embedding->shape[0] > kMaxWidth) {
+      reader->Fail("the model lacks the matrix token_embd.weight, or it is too large");
     } else {
       dims.vocab_size = embedding->shape[0];
     }
@@ -178,11 +178,9 @@ void Decoder::DeclareFeedForward(int l, const std::string& hf, const std::string
   if (shared == 0) return;
   // In Hugging Face folders one matrix [2 * shared, hidden] holds gate, then up.
   MlpWeights* mlp = &layer->shared_mlp;
-  if (!names_.shared_input.empty()) {
-    table->Matrix({hf + names_.shared_input, ""}, 2 * shared, hidden, &mlp->gate_up, /*optional=*/true);
-  }
-  table->Matrix({"", gguf + "ffn_gate_shexp.weight"}, shared, hidden, &mlp->gate, /*optional=*/true);
-  table->Matrix({"", gguf + "ffn_up_shexp.weight"}, shared, hidden, &mlp->up, /*optional=*/true);
+  table->Matrix({hf + names_.shared_input, ""}, 2 * shared, hidden, &mlp->gate_up);
+  table->Matrix({"", gguf + "ffn_gate_shexp.weight"}, shared, hidden, &mlp->gate);
+  table->Matrix({"", gguf + "ffn_up_shexp.weight"}, shared, hidden, &mlp->up);
   table->Matrix({hf + names_.shared_output, gguf + "ffn_down_shexp.weight"}, hidden, shared, &mlp->down);
 }
 

@@ -10,7 +10,7 @@
 
 namespace thermocline {
 
-// Names of one tensor in the two formats. "{l}" stands for the layer, "{e}" for the expert.
+// Names of one tensor in the two formats; empty where the format stores it under another one. "{l}" stands for the layer, "{e}" for the expert.
 struct TensorName {
   std::string hf;
   std::string gguf;

@@ -2,12 +2,19 @@
 
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "engine/template/parser.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace thermocline {
 
+static constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(absl::string_view source) {
+  if (source.size() > kMaxTemplateBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("a chat template of ", source.size(), " bytes, but at most ",
+                                                   kMaxTemplateBytes, " are allowed"));
+  }
   absl::StatusOr<jinja::Body> body = jinja::Parse(source);
   if (!body.ok()) return body.status();
   auto chat_template = std::make_unique<ChatTemplate>();

@@ -70,7 +70,7 @@ Value Join(Interpreter* in, const Value& v, const Arguments& a) {
     if (!first) text += separator;
     first = false;
     text += (attribute != nullptr ? AttributePath(in, item, *attribute) : item).Str();
-    if (!in->ChargeMemory(static_cast<int64_t>(separator.size()) + 16)) return Value();
+    if (!in->ChargeMemory(static_cast<int64_t>(separator.size()) + item.weight() * 32)) return Value();
   }
   return Made(in, std::move(text));
 }
@@ -397,7 +397,9 @@ constexpr NamedFilter kFilters[] = {
 }  // namespace
 
 Value ApplyFilter(Interpreter* in, absl::string_view name, const Value& input, const Arguments& arguments) {
-  if (!in->ChargeSteps(1)) return Value();
+  int64_t weight = input.weight();
+  for (const Value& argument : arguments.positional) weight += argument.weight();
+  if (!in->ChargeSteps(weight)) return Value();
   for (const NamedFilter& named : kFilters) {
     if (named.name == name) return named.filter(in, input, arguments);
   }
@@ -405,8 +407,10 @@ Value ApplyFilter(Interpreter* in, absl::string_view name, const Value& input, c
 }
 
 Value ApplyTest(Interpreter* in, absl::string_view name, const Value& v, const Arguments& a) {
-  if (!in->ChargeSteps(1)) return Value();
   const Value* argument = a.Find(0, "");
+  if (!in->ChargeSteps(1)) return Value();
+  // Type tests look at the value only; the others may walk over it.
+  if (argument != nullptr && !in->ChargeSteps(v.weight() + argument->weight())) return Value();
   const auto is = [name](std::initializer_list<absl::string_view> names) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };

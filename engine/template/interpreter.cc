@@ -9,6 +9,8 @@ namespace thermocline::jinja {
 
 // Values are compared, printed and destroyed by recursion.
 static constexpr int kMaxValueDepth = 400;
+// Each level takes about 1 KiB of stack.
+static constexpr int kMaxEvaluationDepth = 2000;
 
 Interpreter::Interpreter(Budget budget, std::map<std::string, Value> globals)
     : budget_(budget), globals_(std::move(globals)) {}
@@ -56,6 +58,20 @@ class Interpreter::DepthGuard {
   Interpreter* in_;
 };
 
+// Counts expressions in progress, across macros: the native stack is finite.
+class Interpreter::EvaluationGuard {
+ public:
+  explicit EvaluationGuard(Interpreter* in) : in_(in) {
+    if (++in_->evaluation_depth_ > kMaxEvaluationDepth && in_->status_.ok()) {
+      in_->status_ = absl::ResourceExhaustedError("the chat template nests expressions too deeply");
+    }
+  }
+  ~EvaluationGuard() { --in_->evaluation_depth_; }
+
+ private:
+  Interpreter* in_;
+};
+
 void Interpreter::Write(absl::string_view text) {
   if (static_cast<int64_t>(output_.size() + text.size()) > budget_.output_bytes) {
     if (status_.ok()) status_ = absl::ResourceExhaustedError("the chat template writes too much");
@@ -87,9 +103,11 @@ Interpreter::Flow Interpreter::RunStatement(const Stmt& stmt) {
     case StmtKind::kText:
       Write(stmt.text);
       return Flow::kNormal;
-    case StmtKind::kOutput:
-      Write(Evaluate(*stmt.expr).Str());
+    case StmtKind::kOutput: {
+      const Value value = Evaluate(*stmt.expr);
+      if (ChargeSteps(value.weight())) Write(value.Str());
       return Flow::kNormal;
+    }
     case StmtKind::kIf:
       return Run(Evaluate(*stmt.expr).Truthy() ? stmt.body : stmt.otherwise);
     case StmtKind::kFor:
@@ -235,10 +253,14 @@ Value Interpreter::MakeMacro(const Stmt& stmt) {
 Value Interpreter::Call(const Value& function, const Arguments& arguments) {
   if (!ok()) return Value();
   if (function.is_dict()) {
-    if (const Value* call = function.Get("__call__")) return Call(*call, arguments);
+    if (const Value* call = function.Get("__call__")) {
+      const Value target = *call;  // the call itself may change the dict
+      return Call(target, arguments);
+    }
   }
   if (!function.is_function()) return Fail(absl::StrCat("a value of type ", function.TypeName(), " cannot be called"));
-  return function.function()(this, arguments);
+  const Value pinned = function;  // it may be reassigned while it runs
+  return pinned.function()(this, arguments);
 }
 
 List Interpreter::Iterate(const Value& value) {
@@ -262,6 +284,8 @@ List Interpreter::Iterate(const Value& value) {
 
 Value Interpreter::Evaluate(const Expr& expr) {
   if (!ChargeSteps(1)) return Value();
+  const EvaluationGuard guard(this);
+  if (!ok()) return Value();
   switch (expr.kind) {
     case ExprKind::kLiteral:
       return expr.literal;
@@ -275,7 +299,7 @@ Value Interpreter::Evaluate(const Expr& expr) {
     }
     case ExprKind::kDict: {
       const Value dict = Value::MakeDict({});
-      for (size_t i = 0; i + 1 < expr.children.size() && ok(); i += 2) {
+      for (size_t i = 0; i + 1 < expr.children.size() && ChargeSteps(static_cast<int64_t>(i / 8)); i += 2) {
         dict.Set(Evaluate(*expr.children[i]), Evaluate(*expr.children[i + 1]));
       }
       return dict;
@@ -329,6 +353,7 @@ Value Interpreter::Attribute(const Value& object, const Value& key) {
   if (object.is_undefined()) {
     return Fail(absl::StrCat("'", object.undefined_name(), "' is undefined, so it has no '", key.Str(), "'"));
   }
+  if (object.is_dict() && !ChargeSteps(static_cast<int64_t>(object.dict().size() / 8))) return Value();
   if (const Value* member = object.Get(key)) return *member;
   if (key.is_int() && (object.is_list() || object.is_string())) {
     if (object.is_string() && !ChargeSteps(static_cast<int64_t>(object.string().size() / 32))) return Value();
@@ -426,7 +451,7 @@ Value Interpreter::EvaluateCompare(const Expr& expr) {
   Value left = Evaluate(*expr.children[0]);
   for (size_t i = 0; i < expr.operators.size() && ok(); ++i) {
     const Value right = Evaluate(*expr.children[i + 1]);
-    if (!ok()) return Value();
+    if (!ChargeSteps(left.weight() + right.weight())) return Value();
     const std::string& op = expr.operators[i];
     bool holds = false;
     if (op == "==") holds = left.Equals(right);
@@ -516,6 +541,7 @@ Value IntegerArithmetic(Interpreter* in, absl::string_view op, int64_t a, int64_
 }  // namespace
 
 Value Arithmetic(Interpreter* in, absl::string_view op, const Value& a, const Value& b) {
+  if (!in->ChargeSteps(a.weight() + b.weight())) return Value();
   if (op == "~") {
     std::string text = a.Str() + b.Str();
     return in->ChargeMemory(static_cast<int64_t>(text.size())) ? Value(std::move(text)) : Value();

@@ -48,6 +48,7 @@ class Interpreter {
   using Scope = std::map<std::string, Value>;
   enum class Flow { kNormal, kBreak, kContinue };
   class DepthGuard;
+  class EvaluationGuard;
 
   Flow Run(const Body& body);
   Flow RunStatement(const Stmt& stmt);
@@ -74,6 +75,7 @@ class Interpreter {
   std::vector<Scope> scopes_;
   std::string output_;
   int depth_ = 0;
+  int evaluation_depth_ = 0;
   absl::Status status_;
 };
 

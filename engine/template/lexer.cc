@@ -92,7 +92,10 @@ class Lexer {
     Advance(2);
     const bool has_control = position_ < source_.size() && (source_[position_] == '-' || source_[position_] == '+');
     if (has_control) Advance(1);
-    if (kind == '%' && RawBlock()) return absl::OkStatus();
+    if (kind == '%') {
+      absl::StatusOr<bool> raw = RawBlock();
+      if (!raw.ok() || *raw) return raw.status();
+    }
     Add(kind == '{' ? TokenKind::kOutput : TokenKind::kBlock, "");
     return Inside(kind == '{' ? "}}" : "%}");
   }
@@ -107,7 +110,7 @@ class Lexer {
   }
 
   // {% raw %} ... {% endraw %}, just after the opening {%.
-  bool RawBlock() {
+  absl::StatusOr<bool> RawBlock() {
     absl::string_view head = absl::StripLeadingAsciiWhitespace(rest());
     if (!absl::ConsumePrefix(&head, "raw")) return false;
     head = absl::StripLeadingAsciiWhitespace(head);
@@ -126,7 +129,7 @@ class Lexer {
       Advance(source_.size() - tail.size() - position_);
       return true;
     }
-    return false;
+    return Fail("a raw block is not closed");
   }
 
   absl::Status Inside(absl::string_view close) {

@@ -31,11 +31,13 @@ Value Split(Interpreter* in, const std::string& text, const Arguments& a, bool f
   if (!in->ChargeSteps(static_cast<int64_t>(text.size()) / 8) || !in->ChargeMemory(static_cast<int64_t>(text.size()))) {
     return Value();
   }
+  if (blanks && from_right && limit >= 0) return in->Fail("rsplit at white space with a limit is not supported");
   if (blanks) {
     constexpr absl::string_view kBlanks = " \t\n\r\f\v";
     const absl::string_view all = text;
     size_t begin = all.find_first_not_of(kBlanks);
     for (; begin != absl::string_view::npos; --limit) {
+      if (!in->ChargeMemory(sizeof(Value) + 64)) return Value();
       const size_t end = limit == 0 ? all.find_last_not_of(kBlanks) + 1 : std::min(all.find_first_of(kBlanks, begin), all.size());
       parts.emplace_back(all.substr(begin, end - begin));
       begin = all.find_first_not_of(kBlanks, end);
@@ -55,7 +57,7 @@ Value Split(Interpreter* in, const std::string& text, const Arguments& a, bool f
     size_t begin = 0;
     for (; limit != 0; --limit) {
       const size_t found = text.find(separator, begin);
-      if (found == std::string::npos) break;
+      if (found == std::string::npos || !in->ChargeMemory(sizeof(Value) + 64)) break;
       parts.emplace_back(text.substr(begin, found - begin));
       begin = found + separator.size();
     }
@@ -79,6 +81,7 @@ Value SplitLines(Interpreter* in, const std::string& text) {
   List lines;
   for (size_t begin = 0; begin < text.size();) {
     const size_t newline = std::min(text.find_first_of("\r\n", begin), text.size());
+    if (!in->ChargeMemory(sizeof(Value) + 64)) return Value();
     lines.emplace_back(text.substr(begin, newline - begin));
     begin = newline + (text.compare(newline, 2, "\r\n") == 0 ? 2 : 1);
   }
@@ -91,6 +94,7 @@ bool All(const std::string& text, bool (*holds)(char)) {
 
 Value StringMethod(Interpreter* in, const std::string& text, const std::string& name, const Arguments& a) {
   const Value self(text);
+  if (!in->ChargeSteps(self.weight()) || !in->ChargeMemory(static_cast<int64_t>(text.size()))) return Value();
   if (name == "strip") return Value(Strip(text, TextAt(a, 0, "chars"), Side::kBoth));
   if (name == "lstrip") return Value(Strip(text, TextAt(a, 0, "chars"), Side::kLeft));
   if (name == "rstrip") return Value(Strip(text, TextAt(a, 0, "chars"), Side::kRight));
@@ -206,7 +210,7 @@ Value FindMethod(const Value& object, absl::string_view name) {
   const std::string method(name);
   const auto bind = [&](Value (*call)(Interpreter*, const Value&, const std::string&, const Arguments&)) {
     return Value::MakeFunction(
-        [object, method, call](Interpreter* in, const Arguments& a) { return call(in, object, method, a); });
+        [object, method, call](Interpreter* in, const Arguments& a) { return call(in, object, method, a); }, &object);
   };
   if (object.is_string() && std::find(std::begin(kStringMethods), std::end(kStringMethods), name) != std::end(kStringMethods)) {
     return bind([](Interpreter* in, const Value& self, const std::string& n, const Arguments& a) {

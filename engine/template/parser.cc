@@ -79,6 +79,16 @@ class Parser {
     }
   }
 
+  // Trees are evaluated and destroyed by recursion, so their height is limited.
+  void Measure(Expr* parent, const Expr* child) {
+    if (child != nullptr) parent->height = std::max(parent->height, child->height + 1);
+    if (parent->height > kMaxExprHeight) Fail(absl::StrCat("an expression of more than ", kMaxExprHeight, " levels"));
+  }
+  void AddChild(Expr* parent, ExprPtr child) {
+    Measure(parent, child.get());
+    parent->children.push_back(std::move(child));
+  }
+
   ExprPtr NewExpr(ExprKind kind) {
     auto expr = std::make_unique<Expr>();
     expr->kind = kind;
@@ -93,9 +103,7 @@ class Parser {
   ExprPtr Wrap(ExprKind kind, ExprPtr child, std::string text = "") {
     ExprPtr expr = NewExpr(kind);
     expr->text = std::move(text);
-    if (child != nullptr) expr->height = child->height + 1;
-    if (expr->height > kMaxExprHeight) Fail(absl::StrCat("an expression of more than ", kMaxExprHeight, " links"));
-    expr->children.push_back(std::move(child));
+    AddChild(expr.get(), std::move(child));
     return expr;
   }
 
@@ -157,6 +165,9 @@ class Parser {
     } else if (keyword == "filter") {
       stmt->kind = StmtKind::kFilterBlock;
       stmt->expr = ParseFilterChain(Literal(Value("")), /*first=*/true);
+      for (const Expr* e = stmt->expr.get(); ok() && e->kind != ExprKind::kLiteral; e = e->children[0].get()) {
+        if (e->kind != ExprKind::kFilter) Fail("\"filter\" needs filters only");
+      }
       FinishBlock(stmt, "endfilter");
     } else if (keyword == "generation") {
       stmt->kind = StmtKind::kBlock;  // marks the assistant's text for training; prints as it is
@@ -263,10 +274,10 @@ class Parser {
     ExprPtr first = with_condition ? ParseExpression() : ParseOr();
     if (!IsOperator(",")) return first;
     ExprPtr tuple = NewExpr(ExprKind::kTuple);
-    tuple->children.push_back(std::move(first));
+    AddChild(tuple.get(), std::move(first));
     while (ok() && TakeOperator(",")) {
       if (peek().kind == TokenKind::kOutputEnd || peek().kind == TokenKind::kBlockEnd) break;
-      tuple->children.push_back(with_condition ? ParseExpression() : ParseOr());
+      AddChild(tuple.get(), with_condition ? ParseExpression() : ParseOr());
     }
     return tuple;
   }
@@ -277,9 +288,9 @@ class Parser {
     ExprPtr value = ParseOr();
     while (ok() && TakeName("if")) {
       ExprPtr conditional = NewExpr(ExprKind::kConditional);
-      conditional->children.push_back(ParseOr());
-      conditional->children.push_back(std::move(value));
-      conditional->children.push_back(TakeName("else") ? ParseExpression() : nullptr);
+      AddChild(conditional.get(), ParseOr());
+      AddChild(conditional.get(), std::move(value));
+      AddChild(conditional.get(), TakeName("else") ? ParseExpression() : nullptr);
       value = std::move(conditional);
     }
     return value;
@@ -287,7 +298,7 @@ class Parser {
 
   ExprPtr Binary(std::string op, ExprPtr left, ExprPtr right) {
     ExprPtr expr = Wrap(ExprKind::kBinary, std::move(left), std::move(op));
-    expr->children.push_back(std::move(right));
+    AddChild(expr.get(), std::move(right));
     return expr;
   }
 
@@ -328,7 +339,7 @@ class Parser {
       if (op == "not in") Take();
       if (compare == nullptr) compare = Wrap(ExprKind::kCompare, std::move(first));
       compare->operators.push_back(op);
-      compare->children.push_back(ParseMath1());
+      AddChild(compare.get(), ParseMath1());
     }
     return compare != nullptr ? std::move(compare) : std::move(first);
   }
@@ -395,7 +406,7 @@ class Parser {
     if (IsOperator("(")) {
       ParseCallArguments(test.get());
     } else if (StartsOperand()) {
-      test->children.push_back(ParsePostfix(ParsePrimary()));
+      AddChild(test.get(), ParsePostfix(ParsePrimary()));
     }
     return negated ? Wrap(ExprKind::kUnary, std::move(test), "not") : std::move(test);
   }
@@ -424,7 +435,7 @@ class Parser {
           int64_t index = 0;
           if (!absl::SimpleAtoi(Take().text, &index)) Fail("a bad index");
           expr = Wrap(ExprKind::kSubscript, std::move(expr));
-          expr->children.push_back(Literal(Value(index)));
+          AddChild(expr.get(), Literal(Value(index)));
         } else {
           expr = Wrap(ExprKind::kAttribute, std::move(expr), ExpectName());
         }
@@ -452,7 +463,7 @@ class Parser {
     Expect("]");
     if (ok() && !slice && parts[0] == nullptr) Fail("an empty subscript");
     ExprPtr expr = Wrap(slice ? ExprKind::kSlice : ExprKind::kSubscript, std::move(object));
-    for (int i = 0; i < (slice ? 3 : 1); ++i) expr->children.push_back(std::move(parts[i]));
+    for (int i = 0; i < (slice ? 3 : 1); ++i) AddChild(expr.get(), std::move(parts[i]));
     return expr;
   }
 
@@ -462,9 +473,11 @@ class Parser {
       if (peek().kind == TokenKind::kName && IsOperator("=", 1)) {
         std::string name = Take().text;
         Take();
-        call->named.emplace_back(std::move(name), ParseExpression());
+        ExprPtr value = ParseExpression();
+        Measure(call, value.get());
+        call->named.emplace_back(std::move(name), std::move(value));
       } else {
-        call->children.push_back(ParseExpression());
+        AddChild(call, ParseExpression());
       }
       if (!TakeOperator(",")) break;
     }
@@ -515,8 +528,8 @@ class Parser {
     ExprPtr first = ParseExpression();
     if (TakeOperator(")")) return first;
     ExprPtr tuple = NewExpr(ExprKind::kTuple);
-    tuple->children.push_back(std::move(first));
-    while (ok() && TakeOperator(",") && !IsOperator(")")) tuple->children.push_back(ParseExpression());
+    AddChild(tuple.get(), std::move(first));
+    while (ok() && TakeOperator(",") && !IsOperator(")")) AddChild(tuple.get(), ParseExpression());
     Expect(")");
     return tuple;
   }
@@ -524,7 +537,7 @@ class Parser {
   ExprPtr ParseItems(ExprKind kind, absl::string_view close) {
     ExprPtr items = NewExpr(kind);
     while (ok() && !IsOperator(close)) {
-      items->children.push_back(ParseExpression());
+      AddChild(items.get(), ParseExpression());
       if (!TakeOperator(",")) break;
     }
     Expect(close);
@@ -534,9 +547,9 @@ class Parser {
   ExprPtr ParseDict() {
     ExprPtr dict = NewExpr(ExprKind::kDict);
     while (ok() && !IsOperator("}")) {
-      dict->children.push_back(ParseExpression());
+      AddChild(dict.get(), ParseExpression());
       Expect(":");
-      dict->children.push_back(ParseExpression());
+      AddChild(dict.get(), ParseExpression());
       if (!TakeOperator(",")) break;
     }
     Expect("}");

@@ -10,7 +10,7 @@
 namespace thermocline::jinja {
 namespace {
 
-constexpr int kMaxPrintDepth = 100;  // a list may contain itself
+constexpr int kMaxPrintDepth = 1000;  // deeper than any value the interpreter lets exist
 
 void AppendJsonString(absl::string_view text, std::string* out) {
   out->push_back('"');
@@ -67,18 +67,24 @@ const Value* Arguments::Find(size_t n, absl::string_view name) const {
 
 void Value::Shape::Absorb(const Value& child) {
   depth = std::max(depth, child.depth() + 1);
+  nodes = std::min(nodes + child.weight(), int64_t{1} << 60);
   holds_namespace = holds_namespace || child.holds_namespace();
 }
 
-int Value::depth() const {
-  if (is_list()) return std::get<ListRef>(data_).shape.depth;
-  return is_dict() ? std::get<DictRef>(data_)->shape.depth : 0;
+const Value::Shape* Value::shape() const {
+  if (is_list()) return &std::get<ListRef>(data_).shape;
+  if (is_dict()) return &std::get<DictRef>(data_)->shape;
+  return is_function() ? &std::get<FunctionRef>(data_).shape : nullptr;
 }
 
-bool Value::holds_namespace() const {
-  if (is_list()) return std::get<ListRef>(data_).shape.holds_namespace;
-  return is_dict() && std::get<DictRef>(data_)->shape.holds_namespace;
+int Value::depth() const { return shape() != nullptr ? shape()->depth : 0; }
+
+int64_t Value::weight() const {
+  if (is_string()) return 1 + static_cast<int64_t>(string().size() / 32);
+  return shape() != nullptr ? shape()->nodes : 1;
 }
+
+bool Value::holds_namespace() const { return shape() != nullptr && shape()->holds_namespace; }
 
 Value Value::MakeList(List items, bool tuple) {
   ListRef ref;
@@ -106,9 +112,11 @@ Value Value::MakeNamespace(Dict items) {
   return v;
 }
 
-Value Value::MakeFunction(Function function) {
+Value Value::MakeFunction(Function function, const Value* bound) {
+  FunctionRef ref{std::make_shared<Function>(std::move(function)), {}};
+  if (bound != nullptr) ref.shape.Absorb(*bound);
   Value v;
-  v.data_ = std::make_shared<Function>(std::move(function));
+  v.data_ = std::move(ref);
   return v;
 }
 

@@ -46,13 +46,14 @@ class Value {
   Value(int64_t i) : data_(i) {}                              // NOLINT
   Value(int i) : data_(static_cast<int64_t>(i)) {}            // NOLINT
   Value(double d) : data_(d) {}                               // NOLINT
-  Value(std::string s) : data_(std::move(s)) {}               // NOLINT
-  Value(const char* s) : data_(std::string(s)) {}             // NOLINT
-  Value(absl::string_view s) : data_(std::string(s)) {}       // NOLINT
+  Value(std::string s) : data_(std::make_shared<const std::string>(std::move(s))) {}  // NOLINT
+  Value(const char* s) : Value(std::string(s)) {}             // NOLINT
+  Value(absl::string_view s) : Value(std::string(s)) {}       // NOLINT
   static Value MakeList(List items, bool tuple = false);
   static Value MakeDict(Dict items);
   static Value MakeNamespace(Dict items);
-  static Value MakeFunction(Function function);
+  // `bound` is what the function holds on to (a method's object).
+  static Value MakeFunction(Function function, const Value* bound = nullptr);
   static Value MakeUndefined(std::string name) {
     Value v;
     v.data_ = Undefined{std::move(name)};
@@ -66,17 +67,17 @@ class Value {
   bool is_int() const { return std::holds_alternative<int64_t>(data_); }
   bool is_double() const { return std::holds_alternative<double>(data_); }
   bool is_number() const { return is_int() || is_double() || is_bool(); }
-  bool is_string() const { return std::holds_alternative<std::string>(data_); }
+  bool is_string() const { return std::holds_alternative<StringRef>(data_); }
   bool is_list() const { return std::holds_alternative<ListRef>(data_); }
   bool is_dict() const { return std::holds_alternative<DictRef>(data_); }
   bool is_namespace() const { return is_dict() && std::get<DictRef>(data_)->is_namespace; }
   bool is_tuple() const { return is_list() && std::get<ListRef>(data_).tuple; }
   bool is_function() const { return std::holds_alternative<FunctionRef>(data_); }
 
-  const std::string& string() const { return std::get<std::string>(data_); }
+  const std::string& string() const { return *std::get<StringRef>(data_); }
   List& list() const { return *std::get<ListRef>(data_).items; }
   Dict& dict() const { return std::get<DictRef>(data_)->items; }
-  const Function& function() const { return *std::get<FunctionRef>(data_); }
+  const Function& function() const { return *std::get<FunctionRef>(data_).function; }
   const std::string& undefined_name() const { return std::get<Undefined>(data_).name; }
   // Of an int or bool.
   int64_t integer() const { return is_bool() ? std::get<bool>(data_) : std::get<int64_t>(data_); }
@@ -97,6 +98,8 @@ class Value {
   const char* TypeName() const;
   // Levels of containers in the value; 0 for plain ones.
   int depth() const;
+  // Work of walking over the value, in steps: its nodes, and the bytes of a string.
+  int64_t weight() const;
   // True for namespaces and containers that hold one: storing such a value in a namespace could make a cycle.
   bool holds_namespace() const;
 
@@ -104,6 +107,7 @@ class Value {
   // Lists do not change once made; dicts and namespaces may grow, so their shape is shared with the items.
   struct Shape {
     int depth = 1;                // levels of containers, this one included
+    int64_t nodes = 1;             // values that a walk over this one visits; shared ones count every time
     bool holds_namespace = false;  // at any level below or here
     void Absorb(const Value& child);
   };
@@ -118,12 +122,18 @@ class Value {
     bool is_namespace = false;
   };
   using DictRef = std::shared_ptr<DictBox>;
-  using FunctionRef = std::shared_ptr<Function>;
+  struct FunctionRef {
+    std::shared_ptr<Function> function;
+    Shape shape;
+  };
+  using StringRef = std::shared_ptr<const std::string>;
 
   void AppendRepr(int depth, std::string* out) const;
   void AppendJson(int indent, bool sort_keys, int depth, std::string* out) const;
 
-  std::variant<Undefined, None, bool, int64_t, double, std::string, ListRef, DictRef, FunctionRef> data_;
+  const Shape* shape() const;  // null for plain values
+
+  std::variant<Undefined, None, bool, int64_t, double, StringRef, ListRef, DictRef, FunctionRef> data_;
 };
 
 // Python's repr of a float: the shortest digits that read back, "1.0" for whole numbers.

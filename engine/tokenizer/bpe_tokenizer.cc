@@ -41,6 +41,10 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
 }
 
+uint64_t TrieKey(int32_t node, char byte) {
+  return (static_cast<uint64_t>(static_cast<uint32_t>(node)) << 8) | static_cast<unsigned char>(byte);
+}
+
 bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 }  // namespace
@@ -102,10 +106,15 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
     merges_.emplace(PairKey(l->second, r->second), Merge{rank++, whole->second});
   }
   added_ = std::move(options.added);
-  std::stable_sort(added_.begin(), added_.end(),
-                   [](const AddedToken& a, const AddedToken& b) { return a.text.size() > b.text.size(); });
+  trie_token_.assign(1, -1);
   for (size_t i = 0; i < added_.size(); ++i) {
-    added_by_first_byte_[static_cast<unsigned char>(added_[i].text[0])].push_back(i);
+    int32_t node = 0;
+    for (char c : added_[i].text) {
+      const auto [next, fresh] = trie_.try_emplace(TrieKey(node, c), static_cast<int32_t>(trie_token_.size()));
+      if (fresh) trie_token_.push_back(-1);
+      node = next->second;
+    }
+    trie_token_[static_cast<size_t>(node)] = static_cast<int32_t>(i);
   }
   absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer = PreTokenizer::Create(options.split_rules);
   if (!pre_tokenizer.ok()) return pre_tokenizer.status();
@@ -119,12 +128,18 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
 }
 
 const AddedToken* BpeTokenizer::AddedAt(absl::string_view text, size_t position, bool parse_special) const {
-  for (size_t i : added_by_first_byte_[static_cast<unsigned char>(text[position])]) {
-    const AddedToken& token = added_[i];
-    if (token.special && !parse_special) continue;
-    if (text.substr(position, token.text.size()) == token.text) return &token;
+  const AddedToken* longest = nullptr;
+  int32_t node = 0;
+  for (; position < text.size(); ++position) {
+    const auto next = trie_.find(TrieKey(node, text[position]));
+    if (next == trie_.end()) break;
+    node = next->second;
+    const int32_t index = trie_token_[static_cast<size_t>(node)];
+    if (index < 0) continue;
+    const AddedToken& token = added_[static_cast<size_t>(index)];
+    if (!token.special || parse_special) longest = &token;
   }
-  return nullptr;
+  return longest;
 }
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(absl::string_view text, bool parse_special) const {

@@ -65,8 +65,10 @@ class BpeTokenizer : public Tokenizer {
   std::unordered_map<std::string, int32_t> ids_;  // bytes -> id of ordinary tokens
   std::array<int32_t, 256> byte_ids_;             // -1: no token for this byte
   std::unordered_map<uint64_t, Merge> merges_;    // (left id, right id)
-  std::vector<AddedToken> added_;                 // by length, longest first
-  std::array<std::vector<size_t>, 256> added_by_first_byte_;
+  std::vector<AddedToken> added_;
+  // A trie of the added tokens' bytes: (node, byte) -> node; node 0 is the root.
+  std::unordered_map<uint64_t, int32_t> trie_;
+  std::vector<int32_t> trie_token_;  // node -> index into added_, or -1
   std::unique_ptr<PreTokenizer> pre_tokenizer_;
   bool nfc_ = false;
   bool ignore_merges_ = false;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "engine/formats/json.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 
@@ -62,7 +63,8 @@ absl::Status ReadSplit(const json& split, BpeOptions* options) {
   if (At(pattern, "Regex").is_string()) {
     rule.pattern = At(pattern, "Regex").get<std::string>();
   } else if (At(pattern, "String").is_string()) {
-    rule.pattern = absl::StrCat("\\Q", At(pattern, "String").get<std::string>(), "\\E");
+    const std::string text = At(pattern, "String").get<std::string>();
+    rule.pattern = absl::StrCat("\\Q", absl::StrReplaceAll(text, {{"\\E", "\\E\\\\E\\Q"}}), "\\E");
   } else {
     return Unsupported("pattern", pattern);
   }

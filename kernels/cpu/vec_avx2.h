@@ -69,7 +69,7 @@ struct SmallWeights {
 template <class Format>
 inline SmallWeights LoadSmall(const uint8_t* block, bool) {
   SmallBlock unpacked;
-  Format::Unpack(block, &unpacked);
+  UnpackBlock<Format>(block, &unpacked);
   return {Widen(unpacked.q), Widen(unpacked.q + 16), unpacked.d, unpacked.m};
 }
 
@@ -95,7 +95,7 @@ typedef SuperBlock SuperWeights;
 template <class Format>
 inline SuperWeights LoadSuper(const uint8_t* block) {
   SuperWeights w;
-  Format::Unpack(block, &w);
+  UnpackBlock<Format>(block, &w);
   return w;
 }
 

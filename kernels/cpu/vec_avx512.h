@@ -196,7 +196,7 @@ struct SuperLoader {
   static constexpr int kOffset = Format::kHasMin ? 0 : 128;
   static inline void Load(const uint8_t* block, SuperWeights* w) {
     SuperBlock unpacked;
-    Format::Unpack(block, &unpacked);
+    UnpackBlock<Format>(block, &unpacked);
     for (int i = 0; i < 4; ++i) {
       w->q[i] = _mm512_add_epi8(_mm512_loadu_si512(unpacked.q + 64 * i), _mm512_set1_epi8((char)kOffset));
     }

@@ -50,14 +50,14 @@ inline float Finish(const SuperAcc& acc) { return acc.sum; }
 template <class Format>
 inline SmallWeights LoadSmall(const uint8_t* block, bool) {
   SmallWeights w;
-  Format::Unpack(block, &w);
+  UnpackBlock<Format>(block, &w);
   return w;
 }
 
 template <class Format>
 inline SuperWeights LoadSuper(const uint8_t* block) {
   SuperWeights w;
-  Format::Unpack(block, &w);
+  UnpackBlock<Format>(block, &w);
   return w;
 }
 

@@ -31,14 +31,20 @@ struct BlockOf<kSuperBlockElems> {
   typedef SuperBlock Type;
 };
 
+// Unpack, kept apart from what reads the result: g++ 12 at -O3 -mavx2 drops the stores of Q2_K's Unpack when both are
+// inlined into one loop.
+template <class Format, class Block>
+static inline void UnpackBlock(const uint8_t* block, Block* out) {
+  Format::Unpack(block, out);
+  asm volatile("" : : "r"(out) : "memory");
+}
+
 // Writes num_blocks * Format::kBlockElems values.
 template <class Format>
 static void DecodeBlocks(const uint8_t* blocks, int64_t num_blocks, float* out) {
   typename BlockOf<Format::kBlockElems>::Type unpacked;
   for (int64_t b = 0; b < num_blocks; ++b) {
-    Format::Unpack(blocks + b * Format::kBlockBytes, &unpacked);
-    // g++ 12 at -O3 -mavx2 drops the stores of Q2_K's Unpack when both are inlined into one loop; keep them apart.
-    asm volatile("" : : "r"(&unpacked) : "memory");
+    UnpackBlock<Format>(blocks + b * Format::kBlockBytes, &unpacked);
     DecodeBlock(unpacked, out + b * Format::kBlockElems);
   }
 }

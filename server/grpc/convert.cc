@@ -10,6 +10,7 @@ namespace thermocline {
 namespace {
 
 constexpr size_t kMaxMessages = 4096;
+constexpr size_t kMaxTemplateArgumentBytes = size_t{256} << 10;  // keys are looked up one after another
 
 absl::Status ReadParams(const v1::GenerationParams& params, uint64_t fallback_seed, GenerateRequest* request) {
   const v1::SamplingParams& from = params.sampling();
@@ -61,6 +62,10 @@ absl::StatusOr<std::string> Render(const google::protobuf::RepeatedPtrField<v1::
         absl::StrCat(messages.size(), " messages, but 1 to ", kMaxMessages, " are allowed"));
   }
   nlohmann::ordered_json inputs = nlohmann::ordered_json::object();
+  if (arguments_json.size() > kMaxTemplateArgumentBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("template_arguments_json has ", arguments_json.size(),
+                                                   " bytes, but at most ", kMaxTemplateArgumentBytes, " are allowed"));
+  }
   if (!arguments_json.empty()) {
     absl::StatusOr<nlohmann::ordered_json> arguments = ParseOrderedJson(arguments_json);
     if (!arguments.ok() || !arguments->is_object()) {

@@ -394,10 +394,10 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
 
   // The message that the first delta is added to.
   template <class Message>
-  Message FirstMessage(const GenerateRequest& request, const std::string& request_id) {
+  Message FirstMessage(const GenerateRequest& request, const std::string& request_id, uint64_t number) {
     Message message;
     SetRole(&message);
-    message.set_request_id(!request_id.empty() ? request_id : absl::StrCat("req-", absl::Hex(request.sampling.seed)));
+    message.set_request_id(!request_id.empty() ? request_id : absl::StrCat("req-", absl::Hex(number)));
     ToEffectiveParams(request, engine_.load()->max_context(), message.mutable_effective_params());
     return message;
   }
@@ -413,7 +413,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
       return call;
     }
     auto sink = std::make_unique<typename StreamCall<Message>::Sink>(
-        call->shared(), FirstMessage<Message>(*parsed, request.request_id()), parsed->logprobs >= 0, metrics_,
+        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed), parsed->logprobs >= 0, metrics_,
         engine_.load());
     Submit(context, *std::move(parsed), std::move(sink), call);
     return call;
@@ -430,7 +430,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
       return call;
     }
     auto sink = std::make_unique<typename UnaryCall<Message>::Sink>(
-        call->shared(), FirstMessage<Message>(*parsed, request.request_id()), parsed->logprobs >= 0, metrics_,
+        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed), parsed->logprobs >= 0, metrics_,
         engine_.load(), response);
     Submit(context, *std::move(parsed), std::move(sink), call);
     return call;

@@ -165,6 +165,18 @@ TEST(Sampler, FollowsTheDistributionAndTheSeedAlone) {
   EXPECT_NEAR(counts[1] / 20000.0, 0.5, 0.02);
 }
 
+TEST(Sampler, ExtremeParametersStillGiveALikelyToken) {
+  const std::vector<float> logits = {1.0f, 9.0f, 8.0f, -3.0f};
+  SamplingParams params;
+  params.temperature = 1e-38f;
+  EXPECT_EQ(SampleToken(logits, params, {}, 0), 1);
+  params.temperature = 1e-4f;
+  EXPECT_EQ(SampleToken(logits, params, {}, 0), 1);
+  params.temperature = 1.0f;
+  params.repetition_penalty = 1e-38f;
+  EXPECT_EQ(SampleToken(logits, params, std::vector<int32_t>{2}, 1), 2);
+}
+
 TEST(Sampler, PenaltiesAndBiasMoveTheChoice) {
   SamplingParams params;
   params.temperature = 0.0f;
@@ -297,6 +309,31 @@ TEST(ChatTemplate, BudgetsEndWhatWouldNot) {
   EXPECT_FALSE(Render("{{ " + deep + " }}").ok());
   EXPECT_FALSE(Render(chain + " }}").ok());
   EXPECT_FALSE(Render(nots + "1 }}").ok());
+
+  // Structures that share their parts look small and are not.
+  std::string doubling = "{% set a = [1] %}";
+  for (int i = 0; i < 40; ++i) doubling += "{% set a = [a, a] %}";
+  for (const char* use : {"{{ a }}", "{{ a | tojson }}", "{{ a ~ '' }}", "{{ a == [a] }}", "{{ [a] | unique | list }}"}) {
+    EXPECT_FALSE(Render(doubling + use).ok()) << use;
+  }
+  // Macros and long expressions together.
+  std::string wide = "{% macro m() %}{{ m()";
+  for (int i = 0; i < 900; ++i) wide += " + ''";
+  EXPECT_FALSE(Render(wide + " }}{% endmacro %}{{ m() }}").ok());
+  std::string ifs = "{{ 1";
+  for (int i = 0; i < 100000; ++i) ifs += " if 1";
+  EXPECT_FALSE(Render(ifs + " }}").ok());
+  // Methods hold their object.
+  EXPECT_FALSE(Render("{% set ns = namespace(f=0) %}{% for i in range(5000) %}{% set ns.f = [ns.f].count %}{% endfor %}").ok());
+  EXPECT_FALSE(Render("{% set ns = namespace(s=1) %}{% set ns.f = ns.get %}").ok());
+  EXPECT_FALSE(Render("{% filter upper[:] %}x{% endfilter %}").ok());
+  std::string raws;
+  for (int i = 0; i < 50000; ++i) raws += "{% raw %}";
+  EXPECT_FALSE(Render(raws).ok());
+  EXPECT_TRUE(Render("{% macro kill() %}{% set ns.__call__ = 0 %}{% endmacro %}{% macro m(a=kill(), b=1) %}{{ b }}{% endmacro %}"
+                     "{% set ns = namespace(__call__=m) %}{% set m = 0 %}{{ ns() }}")
+                  .ok());
+  EXPECT_TRUE(Render("{% set s = 'x' * 1000000 %}{% for i in range(100000) %}{% if s %}{% endif %}{% endfor %}").ok());
 }
 
 TEST(ChatTemplate, TheDemoModelsTemplateIsReproduced) {

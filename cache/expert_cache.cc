@@ -25,9 +25,9 @@ PinnedExpert::~PinnedExpert() {
 
 absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(const Options& options) {
   if (options.capacity < 0 || options.capacity > options.num_experts) {
-    return absl::InvalidArgumentError(absl::StrCat("expert capacity = ", options.capacity,
-                                                   " per layer, but 0 to num_experts = ",
-                                                   options.num_experts, " are allowed"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("expert capacity = ", options.capacity,
+                     " per layer, but 0 to num_experts = ", options.num_experts, " are allowed"));
   }
   std::unique_ptr<ExpertCache> cache(new ExpertCache(options));
   const int num_layers = cache->num_layers();
@@ -55,7 +55,8 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(const Options& 
 
 ExpertCache::~ExpertCache() {
   for (const std::vector<Slot>& layer : slots_) {
-    for (const Slot& slot : layer) TC_CHECK(slot.pins == 0) << "expert cache destroyed while pinned";
+    for (const Slot& slot : layer)
+      TC_CHECK(slot.pins == 0) << "expert cache destroyed while pinned";
   }
 }
 
@@ -114,8 +115,8 @@ absl::StatusOr<PinnedExpert> ExpertCache::Insert(ExpertId id) {
   const int32_t slot = TakeSlot(id.layer);
   if (slot < 0) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("all ", slots_[static_cast<size_t>(id.layer)].size(), " expert slots of layer ",
-                     id.layer, " are pinned"));
+        absl::StrCat("all ", slots_[static_cast<size_t>(id.layer)].size(),
+                     " expert slots of layer ", id.layer, " are pinned"));
   }
   if (absl::Status read = ReadInto(id, slot); !read.ok()) return read;
   Slot& entry = slots_[static_cast<size_t>(id.layer)][static_cast<size_t>(slot)];

@@ -1,8 +1,9 @@
 // ExpertCache: where the weights of an expert are now, in one tier.
 //
-// Each layer has `capacity` slots of that layer's expert size in the memory of one backend. An expert is used through a pinned
-// handle; eviction touches only unpinned slots. The same class serves device memory over host RAM and host RAM
-// over disk: the backend says where the slots lie, the ExpertSource where the bytes come from.
+// Each layer has `capacity` slots of that layer's expert size in the memory of one backend. An
+// expert is used through a pinned handle; eviction touches only unpinned slots. The same class
+// serves device memory over host RAM and host RAM over disk: the backend says where the slots lie,
+// the ExpertSource where the bytes come from.
 #ifndef THERMOCLINE_CACHE_EXPERT_CACHE_H_
 #define THERMOCLINE_CACHE_EXPERT_CACHE_H_
 
@@ -29,7 +30,8 @@ class ExpertSource {
 
 class ExpertCache;
 
-// Keeps one expert in its slot. Move-only; hold it only while the expert is used. Engine thread only.
+// Keeps one expert in its slot. Move-only; hold it only while the expert is used. Engine thread
+// only.
 class PinnedExpert {
  public:
   PinnedExpert() = default;
@@ -62,9 +64,9 @@ struct ExpertCacheStats {
 class ExpertCache {
  public:
   struct Options {
-    Backend* backend = nullptr;      // owns the slots' memory; outlives the cache
-    ExpertSource* source = nullptr;  // outlives the cache
-    int num_experts = 0;             // per layer
+    Backend* backend = nullptr;         // owns the slots' memory; outlives the cache
+    ExpertSource* source = nullptr;     // outlives the cache
+    int num_experts = 0;                // per layer
     std::vector<int64_t> expert_bytes;  // one entry a layer; 0: the layer has no experts
     int capacity = 0;                   // slots a layer, at most num_experts; 0 makes an empty tier
     std::string policy = "lru";
@@ -72,7 +74,8 @@ class ExpertCache {
     bool poison_evicted = false;  // overwrite given-up slots with NaN patterns (tests)
   };
 
-  // INVALID_ARGUMENT for a capacity below 0 or above num_experts, or an unknown policy; RESOURCE_EXHAUSTED without memory.
+  // INVALID_ARGUMENT for a capacity below 0 or above num_experts, or an unknown policy;
+  // RESOURCE_EXHAUSTED without memory.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(const Options& options);
   ~ExpertCache();
 
@@ -84,11 +87,12 @@ class ExpertCache {
 
   // The expert if it is resident, else an empty handle. Counts a hit or a miss.
   PinnedExpert Lookup(ExpertId id);
-  // Reads the expert into a free or evicted slot. The expert must not be resident. RESOURCE_EXHAUSTED when every slot of the
-  // layer is pinned; the source's error when reading fails (the slot is then free again).
+  // Reads the expert into a free or evicted slot. The expert must not be resident.
+  // RESOURCE_EXHAUSTED when every slot of the layer is pinned; the source's error when reading
+  // fails (the slot is then free again).
   absl::StatusOr<PinnedExpert> Insert(ExpertId id);
-  // Reads the listed experts into free slots with `num_threads` threads; `progress` is called with bytes done, from
-  // any of them, one at a time.
+  // Reads the listed experts into free slots with `num_threads` threads; `progress` is called with
+  // bytes done, from any of them, one at a time.
   absl::Status Preload(const std::vector<ExpertId>& ids, int num_threads,
                        const std::function<void(int64_t bytes)>& progress);
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what building and testing needs, from Debian 12's own packages. Does nothing when all of it is there.
+# Installs what building needs, and with "test" what testing needs too, from Debian 12's own packages. Does nothing when all of it
+# is there.
 set -eu
 
 PACKAGES="
@@ -7,8 +8,8 @@ PACKAGES="
   libabsl-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   nlohmann-json3-dev libdnnl-dev libpcre2-dev libicu-dev
   libspdlog-dev libcli11-dev libyaml-cpp-dev prometheus-cpp-dev zlib1g-dev
-  libgtest-dev
 "
+[ "${1:-}" != test ] || PACKAGES="$PACKAGES libgtest-dev clang-format"
 
 missing=""
 for package in $PACKAGES; do

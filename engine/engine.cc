@@ -60,7 +60,8 @@ absl::Status Engine::Initialize() {
     return absl::InvalidArgumentError(
         absl::StrCat("block size = ", options_.block_size, ", but 1 to 1024 is allowed"));
   }
-  if (options_.scheduler.max_batch_tokens < 1 || options_.scheduler.max_num_seqs < 1 || options_.max_waiting < 1) {
+  if (options_.scheduler.max_batch_tokens < 1 || options_.scheduler.max_num_seqs < 1 ||
+      options_.max_waiting < 1) {
     return absl::InvalidArgumentError("batch tokens, sequences and queue must be at least 1");
   }
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model_path);
@@ -85,12 +86,14 @@ absl::Status Engine::CreateBackends() {
   options_.backend_options.activations =
       options_.activations.value_or(f32 ? Activations::kF32 : Activations::kInt8);
   kv_dtype_ = options_.kv_dtype.value_or(f32 ? DType::kF32 : DType::kF16);
-  absl::StatusOr<std::unique_ptr<Backend>> host = MakeBackend(options_.backend, options_.backend_options);
+  absl::StatusOr<std::unique_ptr<Backend>> host =
+      MakeBackend(options_.backend, options_.backend_options);
   if (!host.ok()) return host.status();
   host_backend_ = *std::move(host);
   other_dense_backend_ = std::move(options_.dense_backend);
   device_backend_ = std::move(options_.device_backend);
-  dense_backend_ = other_dense_backend_ != nullptr ? other_dense_backend_.get() : host_backend_.get();
+  dense_backend_ =
+      other_dense_backend_ != nullptr ? other_dense_backend_.get() : host_backend_.get();
   return absl::OkStatus();
 }
 
@@ -107,12 +110,15 @@ absl::Status Engine::LoadWeights() {
                                 .policy = options_.expert_policy,
                                 .seed = 1,
                                 .poison_evicted = options_.poison_evicted};
-  for (const ExpertLayout& layout : weights_->expert_layouts()) cache.expert_bytes.push_back(layout.bytes);
+  for (const ExpertLayout& layout : weights_->expert_layouts())
+    cache.expert_bytes.push_back(layout.bytes);
   const bool has_experts = weights_->expert_bytes() > 0;
-  const bool all_on_device = device_backend_ != nullptr && options_.device_experts == weights_->num_experts();
+  const bool all_on_device =
+      device_backend_ != nullptr && options_.device_experts == weights_->num_experts();
   if (has_experts && cache.capacity < 1 && !all_on_device) {
-    return absl::InvalidArgumentError(absl::StrCat("host experts = ", cache.capacity, " per layer, but 1 to ",
-                                                   weights_->num_experts(), " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("host experts = ", cache.capacity,
+                                                   " per layer, but 1 to ", weights_->num_experts(),
+                                                   " are allowed"));
   }
   if (absl::Status s = CheckActivationMemory(); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<ExpertCache>> host = ExpertCache::Create(cache);
@@ -125,7 +131,8 @@ absl::Status Engine::LoadWeights() {
     if (!device.ok()) return device.status();
     device_cache_ = *std::move(device);
   }
-  // The first experts of every layer go to the device, the next to host memory as far as it holds them.
+  // The first experts of every layer go to the device, the next to host memory as far as it holds
+  // them.
   std::vector<ExpertId> on_device, on_host;
   int64_t preload_bytes = weights_->dense_bytes();
   for (int l = 0; l < host_cache_->num_layers(); ++l) {
@@ -142,7 +149,9 @@ absl::Status Engine::LoadWeights() {
     done += bytes;
     if (options_.progress) options_.progress(done, preload_bytes);
   };
-  const LoadProgress dense_progress = [&](int64_t dense_done, int64_t) { progress(dense_done - done); };
+  const LoadProgress dense_progress = [&](int64_t dense_done, int64_t) {
+    progress(dense_done - done);
+  };
   if (absl::Status s = weights_->LoadDense(kLoadThreads, dense_progress); !s.ok()) return s;
   if (device_cache_ != nullptr) {
     if (absl::Status s = device_cache_->Preload(on_device, 1, progress); !s.ok()) return s;
@@ -155,17 +164,21 @@ absl::Status Engine::LoadWeights() {
 }
 
 absl::Status Engine::CheckActivationMemory() const {
-  // A generous bound: eight arrays as wide as the widest matrix and the experts' outputs, for every token of a step.
+  // A generous bound: eight arrays as wide as the widest matrix and the experts' outputs, for every
+  // token of a step.
   const ModelDims& dims = model_->dims();
   int64_t widest = dims.hidden_size * std::max<int64_t>(1, dims.num_experts_per_tok);
   for (const auto& [name, tensor] : checkpoint_->tensors()) {
     // The head runs for the rows whose logits are wanted, the embedding is looked up.
-    if (tensor.shape.size() == 2 && tensor.shape[0] != dims.vocab_size) widest = std::max(widest, tensor.shape[0]);
+    if (tensor.shape.size() == 2 && tensor.shape[0] != dims.vocab_size)
+      widest = std::max(widest, tensor.shape[0]);
   }
-  const double bytes = 8.0 * sizeof(float) * static_cast<double>(widest) * options_.scheduler.max_batch_tokens;
+  const double bytes =
+      8.0 * sizeof(float) * static_cast<double>(widest) * options_.scheduler.max_batch_tokens;
   if (bytes > static_cast<double>(AvailableMemoryBytes())) {
-    return absl::ResourceExhaustedError(absl::StrCat("a step of ", options_.scheduler.max_batch_tokens,
-                                                     " tokens may need ", bytes, " bytes for activations, more than is free"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a step of ", options_.scheduler.max_batch_tokens, " tokens may need ", bytes,
+                     " bytes for activations, more than is free"));
   }
   return absl::OkStatus();
 }
@@ -173,22 +186,26 @@ absl::Status Engine::CheckActivationMemory() const {
 absl::Status Engine::CreateCaches() {
   const int64_t model_context = model_->dims().max_position_embeddings;
   if (options_.max_context < 0 || options_.max_context > model_context) {
-    return absl::InvalidArgumentError(absl::StrCat("context = ", options_.max_context,
-                                                   " tokens, but the model allows 1 to ", model_context));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "context = ", options_.max_context, " tokens, but the model allows 1 to ", model_context));
   }
   max_context_ = options_.max_context > 0 ? options_.max_context : model_context;
   const int64_t token_bytes = KvCache::BytesPerToken(model_->dims(), kv_dtype_);
   int64_t kv_tokens = options_.kv_tokens;
   if (kv_tokens <= 0) {
-    const int64_t wanted =
-        std::max<int64_t>(options_.block_size, std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));
-    kv_tokens = std::clamp<int64_t>(AvailableMemoryBytes() / 4 / token_bytes, options_.block_size, wanted);
+    const int64_t wanted = std::max<int64_t>(
+        options_.block_size,
+        std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));
+    kv_tokens =
+        std::clamp<int64_t>(AvailableMemoryBytes() / 4 / token_bytes, options_.block_size, wanted);
   }
   const int64_t num_blocks = (kv_tokens + options_.block_size - 1) / options_.block_size;
   if (num_blocks * options_.block_size > INT32_MAX) {
-    return absl::InvalidArgumentError(absl::StrCat("KV cache of ", kv_tokens, " tokens is too large"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("KV cache of ", kv_tokens, " tokens is too large"));
   }
-  kv_pool_ = std::make_unique<KvBlockPool>(static_cast<int>(num_blocks), options_.block_size, options_.shuffle_kv_seed);
+  kv_pool_ = std::make_unique<KvBlockPool>(static_cast<int>(num_blocks), options_.block_size,
+                                           options_.shuffle_kv_seed);
   max_context_ = std::min(max_context_, num_blocks * options_.block_size);
   absl::StatusOr<std::unique_ptr<KvCache>> kv_cache = KvCache::Create(
       dense_backend_, model_->dims(), kv_dtype_, static_cast<int>(num_blocks), options_.block_size);
@@ -201,10 +218,12 @@ absl::Status Engine::CreateCaches() {
 }
 
 int64_t Engine::kv_bytes() const {
-  return int64_t{kv_pool_->num_blocks()} * kv_pool_->block_size() * KvCache::BytesPerToken(model_->dims(), kv_dtype_);
+  return int64_t{kv_pool_->num_blocks()} * kv_pool_->block_size() *
+         KvCache::BytesPerToken(model_->dims(), kv_dtype_);
 }
 
-absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request, std::unique_ptr<ResponseSink> sink) {
+absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,
+                                         std::unique_ptr<ResponseSink> sink) {
   if (absl::Status s = ValidateRequest(request, dims().vocab_size, max_context_); !s.ok()) return s;
   Active active;
   active.text = TextStream(request.stop);
@@ -255,7 +274,8 @@ void Engine::Run() {
   while (true) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      if (active_.empty()) wake_.wait(lock, [this] { return stop_ || !inbox_.empty() || !cancels_.empty(); });
+      if (active_.empty())
+        wake_.wait(lock, [this] { return stop_ || !inbox_.empty() || !cancels_.empty(); });
       if (stop_) return;
     }
     Step();
@@ -304,7 +324,8 @@ void Engine::DrainInbox() {
     load_.num_waiting += static_cast<int>(arrived.size());
   }
   for (Active& active : arrived) Admit(std::move(active));
-  for (RequestId id : cancels) Finish(id, FinishReason::kCancelled, absl::CancelledError("the request was cancelled"));
+  for (RequestId id : cancels)
+    Finish(id, FinishReason::kCancelled, absl::CancelledError("the request was cancelled"));
 }
 
 void Engine::Admit(Active active) {
@@ -323,7 +344,8 @@ void Engine::ExpireDeadlines(double now) {
     if (now >= active.request.deadline) expired.push_back(id);
   }
   for (RequestId id : expired) {
-    Finish(id, FinishReason::kDeadline, absl::DeadlineExceededError("the request's deadline has passed"));
+    Finish(id, FinishReason::kDeadline,
+           absl::DeadlineExceededError("the request's deadline has passed"));
   }
 }
 
@@ -342,7 +364,8 @@ absl::Status Engine::RunBatch(const Batch& batch, std::vector<float>* logits) {
   return dense_backend_->Synchronize();
 }
 
-void Engine::DeliverRow(const Batch& batch, size_t row, absl::Span<const float> logits, double now) {
+void Engine::DeliverRow(const Batch& batch, size_t row, absl::Span<const float> logits,
+                        double now) {
   const size_t token = static_cast<size_t>(batch.logits_rows[row]);
   const RequestId id = batch.seq_ids[static_cast<size_t>(batch.seq_idx[token])];
   const int64_t position = batch.positions[token];
@@ -351,7 +374,8 @@ void Engine::DeliverRow(const Batch& batch, size_t row, absl::Span<const float> 
   Active& active = it->second;
   if (options_.logits_observer) options_.logits_observer(id, position, logits);
   const int64_t num_prompt = static_cast<int64_t>(active.request.prompt.size());
-  if (active.request.prompt_logits && position < num_prompt) active.sink->OnPromptLogits(position, logits);
+  if (active.request.prompt_logits && position < num_prompt)
+    active.sink->OnPromptLogits(position, logits);
   if (position + 1 < scheduler_->Find(id)->num_tokens()) return;
   if (active.max_output == 0) {
     Finish(id, FinishReason::kLength, absl::OkStatus());
@@ -371,15 +395,18 @@ void Engine::DeliverToken(Active* active, absl::Span<const float> logits, double
   const auto contains = [token](const std::vector<int32_t>& ids) {
     return std::find(ids.begin(), ids.end(), token) != ids.end();
   };
-  const bool ended = contains(request.stop_token_ids) ||
-                     (!request.ignore_eos && tokenizer_ != nullptr && contains(tokenizer_->end_tokens()));
+  const bool ended =
+      contains(request.stop_token_ids) ||
+      (!request.ignore_eos && tokenizer_ != nullptr && contains(tokenizer_->end_tokens()));
   Delta delta;
   delta.tokens.push_back(request.logprobs >= 0 ? WithLogprobs(logits, token, request.logprobs)
                                                : OutputToken{token, 0.0f, {}});
-  if (tokenizer_ != nullptr && !ended) delta.text = active->text.Append(tokenizer_->TokenBytes(token, false));
+  if (tokenizer_ != nullptr && !ended)
+    delta.text = active->text.Append(tokenizer_->TokenBytes(token, false));
   const bool full = active->num_output >= active->max_output;
   if (!active->sink->OnDelta(std::move(delta))) {
-    Finish(id, FinishReason::kCancelled, absl::CancelledError("the client does not read its output"));
+    Finish(id, FinishReason::kCancelled,
+           absl::CancelledError("the client does not read its output"));
   } else if (ended || active->text.stopped()) {
     Finish(id, FinishReason::kStop, absl::OkStatus());
   } else if (full) {
@@ -407,7 +434,8 @@ void Engine::Finish(RequestId id, FinishReason reason, const absl::Status& statu
        .prompt_tokens = static_cast<int64_t>(active.request.prompt.size()),
        .completion_tokens = active.num_output,
        .queue_seconds = active.scheduled >= 0.0 ? active.scheduled - active.submitted : -1.0,
-       .first_token_seconds = active.first_token >= 0.0 ? active.first_token - active.submitted : 0.0,
+       .first_token_seconds =
+           active.first_token >= 0.0 ? active.first_token - active.submitted : 0.0,
        .total_seconds = now - active.submitted});
 }
 
@@ -437,7 +465,8 @@ void Engine::PublishLoad() {
     load_.experts[static_cast<size_t>(l)] = host_cache_->stats(l);
     std::vector<bool>& resident = load_.resident[static_cast<size_t>(l)];
     resident.resize(static_cast<size_t>(host_cache_->num_experts()));
-    for (int e = 0; e < host_cache_->num_experts(); ++e) resident[static_cast<size_t>(e)] = host_cache_->IsResident({l, e});
+    for (int e = 0; e < host_cache_->num_experts(); ++e)
+      resident[static_cast<size_t>(e)] = host_cache_->IsResident({l, e});
   }
 }
 

@@ -33,7 +33,7 @@ struct EngineOptions {
   std::optional<Activations> activations;  // unset: int8, or f32 for models stored as F32
   std::optional<DType> kv_dtype;           // unset: F16, or F32 for models stored as F32
   int64_t max_context = 0;                 // tokens of one sequence; 0: the model's own limit
-  int64_t kv_tokens = 0;                   // tokens of all sequences; 0: chosen from the memory that is free
+  int64_t kv_tokens = 0;  // tokens of all sequences; 0: chosen from the memory that is free
   int block_size = 16;
   int max_waiting = 256;  // requests in the queue
   SchedulerOptions scheduler;
@@ -43,8 +43,8 @@ struct EngineOptions {
   LoadProgress progress;
   std::function<double()> now;  // seconds, monotonic; unset: steady_clock
 
-  // For tests: a second device that holds the first `device_experts` experts of every layer, another dense backend, and
-  // harsher memory.
+  // For tests: a second device that holds the first `device_experts` experts of every layer,
+  // another dense backend, and harsher memory.
   std::unique_ptr<Backend> dense_backend;
   std::unique_ptr<Backend> device_backend;
   int device_experts = 0;
@@ -67,7 +67,7 @@ struct EngineLoad {
   int64_t num_preemptions = 0;
   double step_seconds = 0.0;  // summed
   bool draining = false;
-  std::vector<ExpertCacheStats> experts;  // per layer, host tier
+  std::vector<ExpertCacheStats> experts;    // per layer, host tier
   std::vector<std::vector<int64_t>> heat;   // [layer][expert]: tokens routed since the start
   std::vector<std::vector<bool>> resident;  // [layer][expert]: in host memory
 };
@@ -80,8 +80,8 @@ class Engine {
 
   // ---- any thread ----
 
-  // Queues a validated request; output goes to `sink` from the engine thread. RESOURCE_EXHAUSTED when the queue is full,
-  // UNAVAILABLE when draining, INVALID_ARGUMENT from validation.
+  // Queues a validated request; output goes to `sink` from the engine thread. RESOURCE_EXHAUSTED
+  // when the queue is full, UNAVAILABLE when draining, INVALID_ARGUMENT from validation.
   absl::StatusOr<RequestId> Submit(GenerateRequest request, std::unique_ptr<ResponseSink> sink);
   // The request ends within one step; unknown ids are ignored.
   void Cancel(RequestId id);
@@ -132,7 +132,8 @@ class Engine {
   absl::Status Initialize();
   absl::Status CreateBackends();
   absl::Status CreateCaches();
-  // RESOURCE_EXHAUSTED when a full step's activations cannot fit: found at load, not at the first large request.
+  // RESOURCE_EXHAUSTED when a full step's activations cannot fit: found at load, not at the first
+  // large request.
   absl::Status CheckActivationMemory() const;
   absl::Status LoadWeights();
 
@@ -151,7 +152,8 @@ class Engine {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::string tokenizer_error_;
   std::unique_ptr<Model> model_;
-  std::unique_ptr<Backend> host_backend_;  // tier 1; also the dense backend unless a test gives another
+  std::unique_ptr<Backend>
+      host_backend_;  // tier 1; also the dense backend unless a test gives another
   std::unique_ptr<Backend> other_dense_backend_;
   std::unique_ptr<Backend> device_backend_;
   Backend* dense_backend_ = nullptr;
@@ -170,12 +172,12 @@ class Engine {
   // Where other threads meet the engine thread.
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Active> inbox_;                // guarded by mutex_
-  std::vector<RequestId> cancels_;           // guarded by mutex_
-  EngineLoad load_;                          // guarded by mutex_
-  RequestId next_id_ = 1;                    // guarded by mutex_
-  bool draining_ = false;                    // guarded by mutex_
-  bool stop_ = false;                        // guarded by mutex_
+  std::vector<Active> inbox_;       // guarded by mutex_
+  std::vector<RequestId> cancels_;  // guarded by mutex_
+  EngineLoad load_;                 // guarded by mutex_
+  RequestId next_id_ = 1;           // guarded by mutex_
+  bool draining_ = false;           // guarded by mutex_
+  bool stop_ = false;               // guarded by mutex_
   int64_t num_steps_ = 0, prompt_tokens_ = 0, generated_tokens_ = 0;
   double step_seconds_ = 0.0;
 };

@@ -8,24 +8,29 @@ namespace thermocline {
 namespace {
 
 TensorView ViewOf(const ExpertLayout::Matrix& matrix, void* slot) {
-  return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, {matrix.rows, matrix.cols});
+  return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype,
+                  {matrix.rows, matrix.cols});
 }
 
 }  // namespace
 
-ExpertRunner::ExpertRunner(Backend* dense, Tier host, Tier device, std::vector<ExpertLayout> layouts)
+ExpertRunner::ExpertRunner(Backend* dense, Tier host, Tier device,
+                           std::vector<ExpertLayout> layouts)
     : dense_(dense),
       host_(host),
       device_(device),
       layouts_(std::move(layouts)),
       host_scratch_(host.backend),
       device_scratch_(device.backend) {
-  const size_t num_experts = host.cache != nullptr ? static_cast<size_t>(host.cache->num_experts()) : 0;
+  const size_t num_experts =
+      host.cache != nullptr ? static_cast<size_t>(host.cache->num_experts()) : 0;
   heat_.assign(layouts_.size(), std::vector<int64_t>(num_experts, 0));
 }
 
-absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView& ids, const TensorView& out) {
-  // The only point of a step where the host waits for the dense backend: placement needs to know the routing.
+absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView& ids,
+                               const TensorView& out) {
+  // The only point of a step where the host waits for the dense backend: placement needs to know
+  // the routing.
   std::vector<int32_t> chosen(static_cast<size_t>(ids.num_elems()));
   dense_->CopyToHost(ids.data, chosen.data(), ids.bytes());
   if (absl::Status s = dense_->Synchronize(); !s.ok()) return s;
@@ -60,8 +65,9 @@ absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView&
   return RunTier(host_, layer, for_host, x, out);
 }
 
-absl::Status ExpertRunner::RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active,
-                                   const TensorView& x, const TensorView& out) {
+absl::Status ExpertRunner::RunTier(const Tier& tier, int layer,
+                                   absl::Span<const Active* const> active, const TensorView& x,
+                                   const TensorView& out) {
   if (active.empty()) return absl::OkStatus();
   TC_CHECK(tier.cache->capacity() > 0) << "experts sent to an empty tier";
   const ExpertLayout& layout = layouts_[static_cast<size_t>(layer)];
@@ -73,7 +79,8 @@ absl::Status ExpertRunner::RunTier(const Tier& tier, int layer, absl::Span<const
     std::vector<PinnedExpert> pins;
     std::vector<ExpertWork> work;
     size_t end = begin;
-    for (; end < active.size() && pins.size() < static_cast<size_t>(tier.cache->capacity()); ++end) {
+    for (; end < active.size() && pins.size() < static_cast<size_t>(tier.cache->capacity());
+         ++end) {
       const Active& expert = *active[end];
       const ExpertId id = {layer, expert.expert};
       PinnedExpert pin = tier.cache->Lookup(id);
@@ -106,7 +113,8 @@ absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch, int lay
     copy.data = scratch->Allocate(view.bytes());
     return copy;
   };
-  std::vector<char> staged_x(static_cast<size_t>(x.bytes())), staged_out(static_cast<size_t>(out.bytes()));
+  std::vector<char> staged_x(static_cast<size_t>(x.bytes())),
+      staged_out(static_cast<size_t>(out.bytes()));
   dense_->CopyToHost(x.data, staged_x.data(), x.bytes());
   if (absl::Status s = dense_->Synchronize(); !s.ok()) return s;
   const TensorView tier_x = on_tier(x), tier_out = on_tier(out);
@@ -122,7 +130,8 @@ absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch, int lay
   if (!ran.ok()) return ran;
   for (const Active* expert : active) {
     for (int32_t slot : expert->slots) {
-      dense_->CopyFromHost(&staged_out[static_cast<size_t>(slot * out.row_bytes)], out.Row<char>(slot), out.row_bytes);
+      dense_->CopyFromHost(&staged_out[static_cast<size_t>(slot * out.row_bytes)],
+                           out.Row<char>(slot), out.row_bytes);
     }
   }
   return dense_->Synchronize();  // the staging copy dies here

@@ -32,12 +32,14 @@ class ExpertRunner {
     ExpertCache* cache = nullptr;
   };
 
-  // `layouts` has an entry for every layer (empty for dense ones). All outlive the runner. The dense backend holds x and out.
+  // `layouts` has an entry for every layer (empty for dense ones). All outlive the runner. The
+  // dense backend holds x and out.
   ExpertRunner(Backend* dense, Tier host, Tier device, std::vector<ExpertLayout> layouts);
 
-  // out[n * top_k + j] = expert ids[n, j] applied to x[n].  x [N, hidden] f32 and ids [N, top_k] i32 in the dense backend's
-  // memory, out [N * top_k, hidden] likewise. Every expert in use is pinned while it runs; a layer that needs more experts than a
-  // tier has slots runs in waves. Errors come from the disk or a device.
+  // out[n * top_k + j] = expert ids[n, j] applied to x[n].  x [N, hidden] f32 and ids [N, top_k]
+  // i32 in the dense backend's memory, out [N * top_k, hidden] likewise. Every expert in use is
+  // pinned while it runs; a layer that needs more experts than a tier has slots runs in waves.
+  // Errors come from the disk or a device.
   absl::Status Run(int layer, const TensorView& x, const TensorView& ids, const TensorView& out);
 
   const Tier& host() const { return host_; }
@@ -52,11 +54,13 @@ class ExpertRunner {
     std::vector<int32_t> rows, slots;
   };
 
-  absl::Status RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active, const TensorView& x,
-                       const TensorView& out);
-  // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come back.
-  absl::Status RunRemote(const Tier& tier, Scratch* scratch, int layer, absl::Span<const Active* const> active,
-                         const TensorView& x, const TensorView& out);
+  absl::Status RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active,
+                       const TensorView& x, const TensorView& out);
+  // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come
+  // back.
+  absl::Status RunRemote(const Tier& tier, Scratch* scratch, int layer,
+                         absl::Span<const Active* const> active, const TensorView& x,
+                         const TensorView& out);
 
   Backend* dense_;
   Tier host_, device_;

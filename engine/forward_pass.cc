@@ -9,7 +9,8 @@ ForwardPass::ForwardPass(const Resources& resources, const Batch& batch)
   seq_idx_ = Upload(batch.seq_idx, {num_tokens()});
   slot_mapping_ = Upload(batch.slot_mapping, {num_tokens()});
   block_tables_ = Upload(batch.block_tables, {batch.num_seqs(), batch.max_blocks});
-  for (int32_t row : batch.logits_rows) logits_roles_.push_back(batch.roles[static_cast<size_t>(row)]);
+  for (int32_t row : batch.logits_rows)
+    logits_roles_.push_back(batch.roles[static_cast<size_t>(row)]);
   logits_rows_ = Upload(batch.logits_rows, {num_logits()});
 }
 
@@ -19,7 +20,8 @@ TensorView ForwardPass::NewTensor(std::initializer_list<int64_t> shape, DType dt
   return view;
 }
 
-TensorView ForwardPass::Upload(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape) {
+TensorView ForwardPass::Upload(const std::vector<int32_t>& values,
+                               std::initializer_list<int64_t> shape) {
   const TensorView view = NewTensor(shape, DType::kI32);
   backend().CopyFromHost(values.data(), view.data, view.bytes());
   return view;

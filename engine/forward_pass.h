@@ -1,4 +1,5 @@
-// ForwardPass: one step's inputs in device memory, scratch memory, and the ways to reach KV and experts.
+// ForwardPass: one step's inputs in device memory, scratch memory, and the ways to reach KV and
+// experts.
 #ifndef THERMOCLINE_ENGINE_FORWARD_PASS_H_
 #define THERMOCLINE_ENGINE_FORWARD_PASS_H_
 
@@ -16,8 +17,10 @@
 
 namespace thermocline {
 
-// Sees the residual stream: layer 0 is the embedding, layer l the output of the l-th; [N, hidden] f32 in host memory.
-using HiddenObserver = std::function<void(int layer, const Batch& batch, absl::Span<const float> hidden)>;
+// Sees the residual stream: layer 0 is the embedding, layer l the output of the l-th; [N, hidden]
+// f32 in host memory.
+using HiddenObserver =
+    std::function<void(int layer, const Batch& batch, absl::Span<const float> hidden)>;
 
 class ForwardPass {
  public:
@@ -29,7 +32,8 @@ class ForwardPass {
     const HiddenObserver* observer = nullptr;  // null or empty: nobody looks
   };
 
-  // Enqueues the copies of the batch's arrays. `batch` outlives the pass. RESOURCE_EXHAUSTED without scratch memory.
+  // Enqueues the copies of the batch's arrays. `batch` outlives the pass. RESOURCE_EXHAUSTED
+  // without scratch memory.
   ForwardPass(const Resources& resources, const Batch& batch);
 
   Backend& backend() const { return *resources_.backend; }
@@ -49,7 +53,8 @@ class ForwardPass {
   const TensorView& block_tables() const { return block_tables_; }  // [S, max_blocks]
   const TensorView& logits_rows() const { return logits_rows_; }    // [num logits]
 
-  // Scratch in device memory, contents undefined, valid until the enclosing ScratchScope or the step ends.
+  // Scratch in device memory, contents undefined, valid until the enclosing ScratchScope or the
+  // step ends.
   TensorView NewTensor(std::initializer_list<int64_t> shape, DType dtype = DType::kF32);
   absl::Status Observe(int layer, const TensorView& hidden);
 

@@ -6,8 +6,9 @@ int64_t KvCache::BytesPerToken(const ModelDims& dims, DType dtype) {
   return 2 * dims.num_hidden_layers * BytesOf(dtype, dims.num_key_value_heads * dims.head_dim);
 }
 
-absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Backend* backend, const ModelDims& dims, DType dtype,
-                                                         int num_blocks, int block_size) {
+absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Backend* backend, const ModelDims& dims,
+                                                         DType dtype, int num_blocks,
+                                                         int block_size) {
   auto cache = std::make_unique<KvCache>();
   for (int64_t l = 0; l < dims.num_hidden_layers; ++l) {
     TensorView view =

@@ -14,8 +14,9 @@ namespace thermocline {
 class KvCache {
  public:
   // dtype is F32, F16 or BF16. RESOURCE_EXHAUSTED without memory.
-  static absl::StatusOr<std::unique_ptr<KvCache>> Create(Backend* backend, const ModelDims& dims, DType dtype,
-                                                         int num_blocks, int block_size);
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(Backend* backend, const ModelDims& dims,
+                                                         DType dtype, int num_blocks,
+                                                         int block_size);
   // Bytes that one token takes in all layers.
   static int64_t BytesPerToken(const ModelDims& dims, DType dtype);
 

@@ -16,10 +16,12 @@ enum class Placement : uint8_t {
   kFetch,   // read from disk first, then computed on the CPU
 };
 
-// A pure function of [num_experts] arrays: tokens that chose the expert, and whether it is resident in device and host memory. An expert
-// is computed where it lies; the device wins when both hold it. (Weighing the two against each other needs the cost model, which
-// comes with the first real device.)
-std::vector<Placement> PlanExperts(absl::Span<const int32_t> tokens_per_expert, const std::vector<bool>& on_device,
+// A pure function of [num_experts] arrays: tokens that chose the expert, and whether it is resident
+// in device and host memory. An expert is computed where it lies; the device wins when both hold
+// it. (Weighing the two against each other needs the cost model, which comes with the first real
+// device.)
+std::vector<Placement> PlanExperts(absl::Span<const int32_t> tokens_per_expert,
+                                   const std::vector<bool>& on_device,
                                    const std::vector<bool>& on_host);
 
 }  // namespace thermocline

@@ -17,8 +17,10 @@ absl::Status CheckSampling(const SamplingParams& s, int64_t vocab_size) {
     return OutOfRange("temperature", s.temperature, "0 to 100 is allowed");
   }
   if (s.top_k < 0) return OutOfRange("top_k", s.top_k, "0 (all) or more is allowed");
-  if (!(s.top_p > 0.0f && s.top_p <= 1.0f)) return OutOfRange("top_p", s.top_p, "above 0 up to 1 is allowed");
-  if (!(s.min_p >= 0.0f && s.min_p <= 1.0f)) return OutOfRange("min_p", s.min_p, "0 to 1 is allowed");
+  if (!(s.top_p > 0.0f && s.top_p <= 1.0f))
+    return OutOfRange("top_p", s.top_p, "above 0 up to 1 is allowed");
+  if (!(s.min_p >= 0.0f && s.min_p <= 1.0f))
+    return OutOfRange("min_p", s.min_p, "0 to 1 is allowed");
   if (!(s.repetition_penalty > 0.0f && s.repetition_penalty <= 100.0f)) {
     return OutOfRange("repetition_penalty", s.repetition_penalty, "above 0 up to 100 is allowed");
   }
@@ -37,15 +39,18 @@ absl::Status CheckSampling(const SamplingParams& s, int64_t vocab_size) {
       return absl::InvalidArgumentError(
           absl::StrCat("logit_bias names token ", token, ", but the vocabulary has ", vocab_size));
     }
-    if (!(std::fabs(bias) <= 100.0f)) return OutOfRange("logit_bias", bias, "-100 to 100 is allowed");
+    if (!(std::fabs(bias) <= 100.0f))
+      return OutOfRange("logit_bias", bias, "-100 to 100 is allowed");
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size, int64_t max_context) {
-  if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty: at least one token is needed");
+absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size,
+                             int64_t max_context) {
+  if (request.prompt.empty())
+    return absl::InvalidArgumentError("the prompt is empty: at least one token is needed");
   for (int32_t token : request.prompt) {
     if (token < 0 || token >= vocab_size) {
       return absl::InvalidArgumentError(
@@ -54,12 +59,14 @@ absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size,
   }
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
   if (request.max_tokens.has_value() && *request.max_tokens < 0) {
-    return OutOfRange("max_tokens", static_cast<double>(*request.max_tokens), "0 or more is allowed");
+    return OutOfRange("max_tokens", static_cast<double>(*request.max_tokens),
+                      "0 or more is allowed");
   }
   const int64_t least = request.max_tokens.value_or(1) > 0 ? 1 : 0;
   if (prompt + least > max_context) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", prompt, " tokens, but the context holds ",
-                                                   max_context, " with the answer"));
+    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", prompt,
+                                                   " tokens, but the context holds ", max_context,
+                                                   " with the answer"));
   }
   if (request.stop.size() > kMaxStopStrings) {
     return OutOfRange("number of stop strings", static_cast<double>(request.stop.size()),
@@ -72,11 +79,13 @@ absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size,
     }
   }
   if (request.stop_token_ids.size() > kMaxStopTokenIds) {
-    return OutOfRange("number of stop_token_ids", static_cast<double>(request.stop_token_ids.size()),
+    return OutOfRange("number of stop_token_ids",
+                      static_cast<double>(request.stop_token_ids.size()),
                       absl::StrCat("at most ", kMaxStopTokenIds, " are allowed"));
   }
   if (request.logprobs < -1 || request.logprobs > kMaxTopLogprobs) {
-    return OutOfRange("logprobs", request.logprobs, absl::StrCat("0 to ", kMaxTopLogprobs, " is allowed"));
+    return OutOfRange("logprobs", request.logprobs,
+                      absl::StrCat("0 to ", kMaxTopLogprobs, " is allowed"));
   }
   return CheckSampling(request.sampling, vocab_size);
 }

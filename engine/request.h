@@ -1,4 +1,5 @@
-// What a client asks of the engine, and what it gets back. Both doors and the command line fill these.
+// What a client asks of the engine, and what it gets back. Both doors and the command line fill
+// these.
 #ifndef THERMOCLINE_ENGINE_REQUEST_H_
 #define THERMOCLINE_ENGINE_REQUEST_H_
 
@@ -31,7 +32,8 @@ struct SamplingParams {
 struct GenerateRequest {
   std::vector<int32_t> prompt;
   SamplingParams sampling;
-  // At most this many new tokens; 0 computes the prompt only (scoring). Unset: up to the context's end.
+  // At most this many new tokens; 0 computes the prompt only (scoring). Unset: up to the context's
+  // end.
   std::optional<int64_t> max_tokens;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
@@ -51,7 +53,8 @@ inline constexpr int kMaxTopLogprobs = 20;
 inline constexpr int kMaxLogitBias = 4096;
 
 // INVALID_ARGUMENT naming the field, its value and what is allowed.
-absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size, int64_t max_context);
+absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size,
+                             int64_t max_context);
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
 
@@ -66,8 +69,8 @@ struct OutputToken {
   std::vector<TokenLogprob> top;  // when asked for, likeliest first
 };
 
-// What one step adds to a response. Text is valid UTF-8 and may lag behind the tokens: incomplete characters and possible
-// beginnings of stop strings are held back.
+// What one step adds to a response. Text is valid UTF-8 and may lag behind the tokens: incomplete
+// characters and possible beginnings of stop strings are held back.
 struct Delta {
   std::vector<OutputToken> tokens;
   std::string text;
@@ -79,9 +82,9 @@ struct Result {
   std::string stop_matched;  // the stop string, if one ended the output
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
-  double queue_seconds = 0.0;           // until the first token was scheduled; negative if none was
-  double first_token_seconds = 0.0;     // since submission; 0 without output
-  double total_seconds = 0.0;           // since submission
+  double queue_seconds = 0.0;        // until the first token was scheduled; negative if none was
+  double first_token_seconds = 0.0;  // since submission; 0 without output
+  double total_seconds = 0.0;        // since submission
 };
 
 // Receives one request's output on the engine thread, which it must not block.

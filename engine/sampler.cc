@@ -30,8 +30,8 @@ double Uniform(uint64_t seed, uint64_t position) {
   return static_cast<double>(Mix(Mix(seed) ^ position) >> 11) * 0x1.0p-53;
 }
 
-void ApplyBiasAndPenalties(const SamplingParams& params, absl::Span<const int32_t> tokens, int64_t num_prompt,
-                           std::vector<float>* logits) {
+void ApplyBiasAndPenalties(const SamplingParams& params, absl::Span<const int32_t> tokens,
+                           int64_t num_prompt, std::vector<float>* logits) {
   for (const auto& [token, bias] : params.logit_bias) (*logits)[static_cast<size_t>(token)] += bias;
   const bool repetition = params.repetition_penalty != 1.0f;
   const bool output_penalty = params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
@@ -48,9 +48,11 @@ void ApplyBiasAndPenalties(const SamplingParams& params, absl::Span<const int32_
   }
   for (const auto& [token, entry] : seen) {
     float& logit = (*logits)[static_cast<size_t>(token)];
-    if (repetition) logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+    if (repetition)
+      logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
     if (entry.in_output > 0) {
-      logit -= params.presence_penalty + params.frequency_penalty * static_cast<float>(entry.in_output);
+      logit -=
+          params.presence_penalty + params.frequency_penalty * static_cast<float>(entry.in_output);
     }
   }
 }
@@ -67,14 +69,16 @@ int32_t ArgMax(absl::Span<const float> logits) {
 // Keeps the likeliest candidates whose probability sums to top_p, sorted; at least one.
 void KeepTopP(float top_p, float max_logit, std::vector<Candidate>* candidates) {
   double total = 0.0;
-  for (const Candidate& c : *candidates) total += std::exp(static_cast<double>(c.logit - max_logit));
+  for (const Candidate& c : *candidates)
+    total += std::exp(static_cast<double>(c.logit - max_logit));
   // Sorts only as far as needed: doubling prefixes.
   size_t sorted = 0;
   double cumulative = 0.0;
   for (size_t want = 64; sorted < candidates->size(); want *= 4) {
     const size_t end = std::min(want, candidates->size());
     std::partial_sort(candidates->begin() + static_cast<ptrdiff_t>(sorted),
-                      candidates->begin() + static_cast<ptrdiff_t>(end), candidates->end(), Likelier);
+                      candidates->begin() + static_cast<ptrdiff_t>(end), candidates->end(),
+                      Likelier);
     for (; sorted < end; ++sorted) {
       cumulative += std::exp(static_cast<double>((*candidates)[sorted].logit - max_logit));
       if (cumulative >= static_cast<double>(top_p) * total) {
@@ -94,8 +98,8 @@ double LogSumExp(absl::Span<const float> logits) {
 
 }  // namespace
 
-int32_t SampleToken(absl::Span<const float> logits, const SamplingParams& params, absl::Span<const int32_t> tokens,
-                    int64_t num_prompt) {
+int32_t SampleToken(absl::Span<const float> logits, const SamplingParams& params,
+                    absl::Span<const int32_t> tokens, int64_t num_prompt) {
   std::vector<float> adjusted(logits.begin(), logits.end());
   ApplyBiasAndPenalties(params, tokens, num_prompt, &adjusted);
   // Below this everything but the largest logit underflows.
@@ -118,7 +122,8 @@ int32_t SampleToken(absl::Span<const float> logits, const SamplingParams& params
     std::erase_if(candidates, [floor](const Candidate& c) { return c.logit < floor; });
   }
   if (params.top_k > 0 && static_cast<size_t>(params.top_k) < candidates.size()) {
-    std::nth_element(candidates.begin(), candidates.begin() + params.top_k, candidates.end(), Likelier);
+    std::nth_element(candidates.begin(), candidates.begin() + params.top_k, candidates.end(),
+                     Likelier);
     candidates.resize(static_cast<size_t>(params.top_k));
   }
   if (params.top_p < 1.0f) KeepTopP(params.top_p, max_logit, &candidates);
@@ -134,7 +139,8 @@ int32_t SampleToken(absl::Span<const float> logits, const SamplingParams& params
 }
 
 float LogprobOf(absl::Span<const float> logits, int32_t token) {
-  return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) - LogSumExp(logits));
+  return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) -
+                            LogSumExp(logits));
 }
 
 OutputToken WithLogprobs(absl::Span<const float> logits, int32_t token, int num_top) {
@@ -149,7 +155,8 @@ OutputToken WithLogprobs(absl::Span<const float> logits, int32_t token, int num_
   const size_t count = std::min(static_cast<size_t>(num_top), order.size());
   std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(count), order.end(),
                     [&](int32_t a, int32_t b) {
-                      const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+                      const float x = logits[static_cast<size_t>(a)],
+                                  y = logits[static_cast<size_t>(b)];
                       return x != y ? x > y : a < b;
                     });
   for (size_t i = 0; i < count; ++i) output.top.push_back({order[i], logprob(order[i])});

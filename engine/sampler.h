@@ -12,9 +12,10 @@ namespace thermocline {
 
 // Chooses the token that follows `tokens` (prompt, then output). logits [vocab].
 //
-// Bias, then penalties (Keskar et al. 2019 for repetition; OpenAI's for presence and frequency), then temperature, min_p
-// (Nguyen et al. 2024), top_k, top_p (Holtzman et al. 2020). The random number is a hash of the seed and the position, so a
-// request's output does not depend on what else ran. Greedy ties go to the lower id; NaN logits lose.
+// Bias, then penalties (Keskar et al. 2019 for repetition; OpenAI's for presence and frequency),
+// then temperature, min_p (Nguyen et al. 2024), top_k, top_p (Holtzman et al. 2020). The random
+// number is a hash of the seed and the position, so a request's output does not depend on what else
+// ran. Greedy ties go to the lower id; NaN logits lose.
 int32_t SampleToken(absl::Span<const float> logits, const SamplingParams& params,
                     absl::Span<const int32_t> tokens, int64_t num_prompt);
 

@@ -9,8 +9,8 @@
 
 namespace thermocline {
 
-// Grows by chunks and never shrinks. Running out of memory for activations is a configuration error found at the first large
-// step, so it is a CHECK and not a Status in every line of a model.
+// Grows by chunks and never shrinks. Running out of memory for activations is a configuration error
+// found at the first large step, so it is a CHECK and not a Status in every line of a model.
 class Scratch {
  public:
   struct Position {

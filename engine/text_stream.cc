@@ -87,12 +87,14 @@ std::string TextStream::Append(absl::string_view bytes) {
   size_t keep = 0;
   for (const std::string& stop : stops_) {
     for (size_t length = std::min(stop.size() - 1, pending_.size()); length > keep; --length) {
-      if (absl::string_view(pending_).substr(pending_.size() - length) == absl::string_view(stop).substr(0, length)) {
+      if (absl::string_view(pending_).substr(pending_.size() - length) ==
+          absl::string_view(stop).substr(0, length)) {
         keep = length;
       }
     }
   }
-  const size_t ready = CompleteUtf8Prefix(absl::string_view(pending_).substr(0, pending_.size() - keep));
+  const size_t ready =
+      CompleteUtf8Prefix(absl::string_view(pending_).substr(0, pending_.size() - keep));
   std::string text = ToValidUtf8(absl::string_view(pending_).substr(0, ready));
   pending_.erase(0, ready);
   return text;

@@ -18,24 +18,27 @@ const std::string& NameIn(const Checkpoint& checkpoint, const TensorName& name) 
   return checkpoint.kind() == Checkpoint::Kind::kGguf ? name.gguf : name.hf;
 }
 
-std::string ShapeText(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
 
 absl::Status WrongShape(const TensorInfo& tensor, const std::vector<int64_t>& expected) {
-  return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\" has shape ", ShapeText(tensor.shape),
-                                                 ", but the configuration needs ", ShapeText(expected)));
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor \"", tensor.name, "\" has shape ", ShapeText(tensor.shape),
+                   ", but the configuration needs ", ShapeText(expected)));
 }
 
 absl::Status CheckIsWeight(const TensorInfo& tensor) {
   const WeightFormat& format = GetFormat(tensor.dtype);
   if (format.decode != nullptr) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("tensor \"", tensor.name, "\" has type ", format.name, ", which is no weight format"));
+  return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\" has type ",
+                                                 format.name, ", which is no weight format"));
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Create(const Checkpoint* checkpoint, Model* model,
-                                                                 Backend* backend) {
+absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Create(const Checkpoint* checkpoint,
+                                                                 Model* model, Backend* backend) {
   std::unique_ptr<WeightStore> store(new WeightStore(checkpoint, model, backend));
   model->DeclareTensors(&store->table_);
   if (absl::Status s = store->Resolve(); !s.ok()) return s;
@@ -69,14 +72,15 @@ absl::Status WeightStore::ResolveExperts(const ExpertLayer& layer) {
   for (int e = 0; e < table_.num_experts; ++e) {
     ExpertSlices slices;
     int64_t offset = 0;
-    const auto resolve = [&](const ExpertMatrix& matrix, Slice* slice, ExpertLayout::Matrix* place) {
+    const auto resolve = [&](const ExpertMatrix& matrix, Slice* slice,
+                             ExpertLayout::Matrix* place) {
       absl::StatusOr<Slice> resolved = ResolveSlice(matrix, e);
       if (!resolved.ok()) return resolved.status();
       *slice = *resolved;
       if (e > 0 && place->dtype != slice->tensor->dtype) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor \"", slice->tensor->name, "\" has type ",
-                                                       GetFormat(slice->tensor->dtype).name, ", but expert 0 has ",
-                                                       GetFormat(place->dtype).name));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "tensor \"", slice->tensor->name, "\" has type ", GetFormat(slice->tensor->dtype).name,
+            ", but expert 0 has ", GetFormat(place->dtype).name));
       }
       *place = {slice->tensor->dtype, matrix.rows, matrix.cols, offset};
       offset += (slice->bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
@@ -91,12 +95,14 @@ absl::Status WeightStore::ResolveExperts(const ExpertLayer& layer) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<WeightStore::Slice> WeightStore::ResolveSlice(const ExpertMatrix& matrix, int expert) const {
+absl::StatusOr<WeightStore::Slice> WeightStore::ResolveSlice(const ExpertMatrix& matrix,
+                                                             int expert) const {
   const bool gguf = checkpoint_->kind() == Checkpoint::Kind::kGguf;
   const std::string name =
       absl::StrReplaceAll(NameIn(*checkpoint_, matrix.name), {{"{e}", absl::StrCat(expert)}});
   const TensorInfo* tensor = checkpoint_->Find(name);
-  if (tensor == nullptr) return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", name, "\""));
+  if (tensor == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", name, "\""));
   const bool together = gguf || matrix.hf_fused_rows > 0;
   const int64_t fused_rows = gguf ? matrix.rows : matrix.hf_fused_rows;
   const std::vector<int64_t> expected =
@@ -118,7 +124,8 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
     if (!view.ok()) return view.status();
     *declared.target = *view;
   }
-  if (backend_->memory_kind() != MemoryKind::kHost) num_threads = 1;  // a device's queue has one caller
+  if (backend_->memory_kind() != MemoryKind::kHost)
+    num_threads = 1;  // a device's queue has one caller
   std::atomic<size_t> next{0};
   std::mutex mutex;  // guards error and done
   absl::Status error;
@@ -148,7 +155,8 @@ absl::Status WeightStore::LoadOne(const DenseLoad& load) {
     return checkpoint_->Read(*load.tensor, 0, load.tensor->bytes, view.data);
   }
   std::vector<uint8_t> raw(static_cast<size_t>(load.tensor->bytes));
-  if (absl::Status s = checkpoint_->Read(*load.tensor, 0, load.tensor->bytes, raw.data()); !s.ok()) return s;
+  if (absl::Status s = checkpoint_->Read(*load.tensor, 0, load.tensor->bytes, raw.data()); !s.ok())
+    return s;
   if (!decode) return CopyIn(raw.data(), view);
   const WeightFormat& format = GetFormat(load.tensor->dtype);
   std::vector<float> values(static_cast<size_t>(view.num_elems()));
@@ -158,14 +166,17 @@ absl::Status WeightStore::LoadOne(const DenseLoad& load) {
 
 absl::Status WeightStore::PlaceRopeInvFreq() {
   std::vector<float> factors;
-  const TensorInfo* tensor = checkpoint_->Find("rope_freqs.weight");  // GGUF: llama3's scaling as divisors
+  const TensorInfo* tensor =
+      checkpoint_->Find("rope_freqs.weight");  // GGUF: llama3's scaling as divisors
   if (tensor != nullptr) {
     const size_t expected = model_->RopeInvFreq({}).size();
     if (tensor->dtype != DType::kF32 || tensor->num_elems() != static_cast<int64_t>(expected)) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor \"rope_freqs.weight\" should hold ", expected, " F32"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor \"rope_freqs.weight\" should hold ", expected, " F32"));
     }
     factors.resize(expected);
-    if (absl::Status s = checkpoint_->Read(*tensor, 0, tensor->bytes, factors.data()); !s.ok()) return s;
+    if (absl::Status s = checkpoint_->Read(*tensor, 0, tensor->bytes, factors.data()); !s.ok())
+      return s;
   }
   const std::vector<float> inv_freq = model_->RopeInvFreq(factors);
   if (inv_freq.empty()) return absl::OkStatus();
@@ -199,12 +210,14 @@ int64_t WeightStore::expert_bytes() const {
 absl::Status WeightStore::Read(ExpertId id, char* destination, int64_t bytes) {
   const ExpertLayout& layout = layouts_[static_cast<size_t>(id.layer)];
   TC_CHECK(bytes == layout.bytes);
-  const ExpertSlices& slices = slices_[static_cast<size_t>(id.layer)][static_cast<size_t>(id.expert)];
+  const ExpertSlices& slices =
+      slices_[static_cast<size_t>(id.layer)][static_cast<size_t>(id.expert)];
   const std::pair<const Slice*, int64_t> parts[] = {{&slices.gate, layout.gate.offset},
                                                     {&slices.up, layout.up.offset},
                                                     {&slices.down, layout.down.offset}};
   for (const auto& [slice, offset] : parts) {
-    absl::Status read = checkpoint_->Read(*slice->tensor, slice->offset, slice->bytes, destination + offset);
+    absl::Status read =
+        checkpoint_->Read(*slice->tensor, slice->offset, slice->bytes, destination + offset);
     if (!read.ok()) return read;
   }
   return absl::OkStatus();

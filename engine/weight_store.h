@@ -19,13 +19,14 @@ namespace thermocline {
 // Called with bytes done and bytes in all; from several threads, one at a time.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
-// Owns the dense weights' memory and serves the experts' bytes to the caches above it. Outlives the model's use.
+// Owns the dense weights' memory and serves the experts' bytes to the caches above it. Outlives the
+// model's use.
 class WeightStore : public ExpertSource {
  public:
-  // Resolves every declared tensor: existence, shape, and the same types for all experts of a layer. Reads nothing yet.
-  // INVALID_ARGUMENT names the tensor and what was expected.
-  static absl::StatusOr<std::unique_ptr<WeightStore>> Create(const Checkpoint* checkpoint, Model* model,
-                                                             Backend* backend);
+  // Resolves every declared tensor: existence, shape, and the same types for all experts of a
+  // layer. Reads nothing yet. INVALID_ARGUMENT names the tensor and what was expected.
+  static absl::StatusOr<std::unique_ptr<WeightStore>> Create(const Checkpoint* checkpoint,
+                                                             Model* model, Backend* backend);
 
   // Reads the dense tensors with `num_threads` threads and fills the model's views.
   absl::Status LoadDense(int num_threads, const LoadProgress& progress);

@@ -1,12 +1,14 @@
 // Backend: one device's memory, its ordered queue of work, and the operations a transformer needs.
 //
-// Every operation is enqueued and may run later; results exist after Wait or Synchronize. Views passed to an
-// operation must stay alive until then. Spans are host memory and are read before the call returns. Operations of one
-// backend run in the order in which they were enqueued. A backend is called by one thread, the engine's.
-// Shapes are checked (a wrong one is our own bug); device failures come out of Wait and Synchronize.
+// Every operation is enqueued and may run later; results exist after Wait or Synchronize. Views
+// passed to an operation must stay alive until then. Spans are host memory and are read before the
+// call returns. Operations of one backend run in the order in which they were enqueued. A backend
+// is called by one thread, the engine's. Shapes are checked (a wrong one is our own bug); device
+// failures come out of Wait and Synchronize.
 //
-// Numeric contract: a row of a result depends on that row's inputs, the weights and its TokenRole, never on the
-// other rows of the call, on how rows were grouped into calls, or on the number of threads.
+// Numeric contract: a row of a result depends on that row's inputs, the weights and its TokenRole,
+// never on the other rows of the call, on how rows were grouped into calls, or on the number of
+// threads.
 #ifndef THERMOCLINE_KERNELS_BACKEND_H_
 #define THERMOCLINE_KERNELS_BACKEND_H_
 
@@ -37,9 +39,10 @@ struct Projection {
 };
 
 struct RopeArgs {
-  TensorView inv_freq;   // [rotary_dim / 2] f32, radians per position
-  float scale = 1.0f;    // multiplies sine and cosine (YaRN's attention factor)
-  bool interleaved = false;  // pairs (2i, 2i + 1) as in GGUF's llama, else (i, i + rotary_dim / 2) as in GPT-NeoX
+  TensorView inv_freq;  // [rotary_dim / 2] f32, radians per position
+  float scale = 1.0f;   // multiplies sine and cosine (YaRN's attention factor)
+  bool interleaved =
+      false;  // pairs (2i, 2i + 1) as in GGUF's llama, else (i, i + rotary_dim / 2) as in GPT-NeoX
 };
 
 struct AttentionArgs {
@@ -57,13 +60,14 @@ struct AttentionArgs {
 // How router logits become expert weights.
 struct RouteArgs {
   int top_k = 1;
-  // Softmax over all experts, then top-k (Qwen, OLMoE); otherwise top-k of the logits, then softmax over
-  // the chosen ones (Granite).
+  // Softmax over all experts, then top-k (Qwen, OLMoE); otherwise top-k of the logits, then softmax
+  // over the chosen ones (Granite).
   bool softmax_before_top_k = true;
   bool normalize = false;  // divide the chosen weights by their sum
 };
 
-// One expert's share of a step. `rows` are rows of x, `slots` the rows of `out` that receive the result.
+// One expert's share of a step. `rows` are rows of x, `slots` the rows of `out` that receive the
+// result.
 struct ExpertWork {
   TensorView gate;  // [intermediate, hidden]
   TensorView up;    // [intermediate, hidden]
@@ -81,7 +85,8 @@ class Backend {
   // One line for the log: instruction set, threads, precision.
   virtual std::string Describe() const = 0;
 
-  // Memory of this device, aligned to 64 bytes, contents undefined. RESOURCE_EXHAUSTED when there is none.
+  // Memory of this device, aligned to 64 bytes, contents undefined. RESOURCE_EXHAUSTED when there
+  // is none.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
   // Enqueued copies; the host side must stay alive and unchanged until a later Wait.
   virtual void CopyFromHost(const void* host, void* device, int64_t bytes) = 0;
@@ -92,26 +97,30 @@ class Backend {
   virtual absl::Status Wait(EventId event) = 0;
   absl::Status Synchronize() { return Wait(Record()); }
 
-  // out[n] = scale * table[token_ids[n]].  table [vocab, hidden] any format, token_ids [N] i32, out [N, hidden] f32.
+  // out[n] = scale * table[token_ids[n]].  table [vocab, hidden] any format, token_ids [N] i32, out
+  // [N, hidden] f32.
   virtual void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
                            const TensorView& out) = 0;
-  // out = x / sqrt(mean(x^2) + eps) * weight, over the last dimension. Zhang and Sennrich 2019, eq. 4.
-  // x and out have the same number of rows and columns and may be the same; weight [cols] f32.
+  // out = x / sqrt(mean(x^2) + eps) * weight, over the last dimension. Zhang and Sennrich 2019,
+  // eq. 4. x and out have the same number of rows and columns and may be the same; weight [cols]
+  // f32.
   virtual void RmsNorm(const TensorView& x, const TensorView& weight, float eps,
                        const TensorView& out) = 0;
   // projection.out = x * weight^T + bias for each projection. x [N, in] f32; roles [N].
   virtual void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
                       absl::Span<const Projection> projections) = 0;
-  // Rotates the first rotary_dim elements of every head in place. x [N, heads, head_dim] f32; positions [N] i32.
-  // Su et al. 2021 (RoFormer), eq. 34.
+  // Rotates the first rotary_dim elements of every head in place. x [N, heads, head_dim] f32;
+  // positions [N] i32. Su et al. 2021 (RoFormer), eq. 34.
   virtual void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) = 0;
-  // Writes k and v [N, num_kv_heads, head_dim] f32 into the caches, rounded to their type, at slots [N] i32
-  // (block * block_size + offset).
+  // Writes k and v [N, num_kv_heads, head_dim] f32 into the caches, rounded to their type, at slots
+  // [N] i32 (block * block_size + offset).
   virtual void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
                        const TensorView& k_cache, const TensorView& v_cache) = 0;
-  // Causal attention of every token over the stored KV of its sequence, its own included, read in place.
+  // Causal attention of every token over the stored KV of its sequence, its own included, read in
+  // place.
   virtual void Attention(const AttentionArgs& args) = 0;
-  // ids [N, top_k] i32 by descending weight (ties: lower id first), weights [N, top_k] f32, from logits [N, experts].
+  // ids [N, top_k] i32 by descending weight (ties: lower id first), weights [N, top_k] f32, from
+  // logits [N, experts].
   virtual void RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                          const TensorView& weights) = 0;
   // out[slot] = down * (silu(gate * x[row]) . (up * x[row])) for every (row, slot) of every expert.
@@ -136,7 +145,8 @@ class Backend {
 struct BackendOptions {
   int num_threads = 0;  // 0: one per core this process may use
   Activations activations = Activations::kInt8;
-  std::string isa;  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
+  std::string
+      isa;  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
 };
 
 // Makes a backend by name: "reference" or "cpu". INVALID_ARGUMENT lists the names.

@@ -1,4 +1,5 @@
-// TC_CHECK aborts with a message on a broken invariant of our own; never used on input from outside.
+// TC_CHECK aborts with a message on a broken invariant of our own; never used on input from
+// outside.
 #ifndef THERMOCLINE_KERNELS_CHECK_H_
 #define THERMOCLINE_KERNELS_CHECK_H_
 
@@ -22,9 +23,9 @@ struct Voidify {
 
 }  // namespace thermocline::internal
 
-#define TC_CHECK(condition)                                                 \
-  (condition) ? (void)0                                                     \
-              : ::thermocline::internal::Voidify() &                        \
+#define TC_CHECK(condition)                          \
+  (condition) ? (void)0                              \
+              : ::thermocline::internal::Voidify() & \
                     ::thermocline::internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
 
 #endif  // THERMOCLINE_KERNELS_CHECK_H_

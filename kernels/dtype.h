@@ -6,8 +6,9 @@
 
 namespace thermocline {
 
-// Plain types hold one element a block. The others hold `block_elems` weights in `block_bytes` bytes,
-// laid out as llama.cpp's ggml-common.h defines them; kernels/quant/registry.h knows the sizes.
+// Plain types hold one element a block. The others hold `block_elems` weights in `block_bytes`
+// bytes, laid out as llama.cpp's ggml-common.h defines them; kernels/quant/registry.h knows the
+// sizes.
 enum class DType : uint8_t {
   kF32,
   kF16,

@@ -7,8 +7,8 @@
 
 namespace thermocline {
 
-// Large allocations are aligned to 2 MiB and offered to the kernel as transparent huge pages; small ones to 64 bytes.
-// RESOURCE_EXHAUSTED when the system refuses. At least one byte is allocated.
+// Large allocations are aligned to 2 MiB and offered to the kernel as transparent huge pages; small
+// ones to 64 bytes. RESOURCE_EXHAUSTED when the system refuses. At least one byte is allocated.
 absl::StatusOr<Buffer> AllocateHost(int64_t bytes);
 
 }  // namespace thermocline

@@ -11,9 +11,9 @@
 
 namespace thermocline {
 
-// Free to copy. `data` is an address of the owning backend's memory and may be dereferenced only by that backend.
-// Shapes are row-major, outermost first; rows (the last dimension) are contiguous, and consecutive rows lie
-// row_bytes apart.
+// Free to copy. `data` is an address of the owning backend's memory and may be dereferenced only by
+// that backend. Shapes are row-major, outermost first; rows (the last dimension) are contiguous,
+// and consecutive rows lie row_bytes apart.
 struct TensorView {
   static constexpr int kMaxRank = 4;
 

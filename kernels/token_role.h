@@ -6,8 +6,8 @@
 
 namespace thermocline {
 
-// A backend may serve the two roles with different kernels. A token keeps its role for life: a generated token that is recomputed
-// after a preemption is still a generated one.
+// A backend may serve the two roles with different kernels. A token keeps its role for life: a
+// generated token that is recomputed after a preemption is still a generated one.
 enum class TokenRole : uint8_t { kPrompt, kGenerated };
 
 }  // namespace thermocline

@@ -1,4 +1,5 @@
-// Batch: the tokens of one step, as flat arrays. Prefill and decode are mixed; nothing tells them apart but the counts.
+// Batch: the tokens of one step, as flat arrays. Prefill and decode are mixed; nothing tells them
+// apart but the counts.
 #ifndef THERMOCLINE_SCHEDULER_BATCH_H_
 #define THERMOCLINE_SCHEDULER_BATCH_H_
 

@@ -19,7 +19,8 @@ Batch Scheduler::Schedule() {
     chosen.emplace_back(sequence, count);
     budget -= count;
   };
-  // Generating sequences first: a prompt must not stall them. Indices, because making room shortens running_.
+  // Generating sequences first: a prompt must not stall them. Indices, because making room shortens
+  // running_.
   for (const bool generating : {true, false}) {
     for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
       Sequence* sequence = running_[i].get();
@@ -46,7 +47,8 @@ Batch Scheduler::Schedule() {
   Batch batch;
   batch.cu_seqlens.push_back(0);
   for (const auto& [sequence, count] : chosen) {
-    batch.max_blocks = std::max(batch.max_blocks, static_cast<int32_t>(sequence->block_table.size()));
+    batch.max_blocks =
+        std::max(batch.max_blocks, static_cast<int32_t>(sequence->block_table.size()));
   }
   for (const auto& [sequence, count] : chosen) AddToBatch(*sequence, count, &batch);
   return batch;

@@ -1,8 +1,10 @@
-// Scheduler: sequences in, a Batch out. Continuous batching with chunked prefill, first come, first served.
+// Scheduler: sequences in, a Batch out. Continuous batching with chunked prefill, first come, first
+// served.
 //
-// Every step takes one token of each sequence that is generating, then fills the token budget with prompt chunks in order of
-// arrival (Yu et al. 2022, Orca; Agrawal et al. 2024, Sarathi-Serve). When the KV pool runs dry the sequence that came
-// last gives back its blocks and waits at the head of the queue; its tokens are recomputed later, roles unchanged.
+// Every step takes one token of each sequence that is generating, then fills the token budget with
+// prompt chunks in order of arrival (Yu et al. 2022, Orca; Agrawal et al. 2024, Sarathi-Serve).
+// When the KV pool runs dry the sequence that came last gives back its blocks and waits at the head
+// of the queue; its tokens are recomputed later, roles unchanged.
 #ifndef THERMOCLINE_SCHEDULER_SCHEDULER_H_
 #define THERMOCLINE_SCHEDULER_SCHEDULER_H_
 
@@ -26,12 +28,12 @@ struct SchedulerOptions {
 class Scheduler {
  public:
   // The pool outlives the scheduler.
-  Scheduler(const SchedulerOptions& options, KvBlockPool* pool)
-      : options_(options), pool_(pool) {}
+  Scheduler(const SchedulerOptions& options, KvBlockPool* pool) : options_(options), pool_(pool) {}
 
   // The sequence must fit the pool when it is alone: BlocksFor(final length) <= num_blocks.
   void Add(Sequence sequence);
-  // The tokens of the next step; empty when there is nothing to do. Blocks for them are taken from the pool.
+  // The tokens of the next step; empty when there is nothing to do. Blocks for them are taken from
+  // the pool.
   Batch Schedule();
   // After the step has run: the tokens of the batch are stored.
   void Commit(const Batch& batch);
@@ -49,7 +51,8 @@ class Scheduler {
  private:
   using SequencePtr = std::unique_ptr<Sequence>;
 
-  // Takes blocks for `count` more tokens, preempting later arrivals if need be. False when the sequence itself had to give way.
+  // Takes blocks for `count` more tokens, preempting later arrivals if need be. False when the
+  // sequence itself had to give way.
   bool MakeRoom(Sequence* sequence, int64_t count);
   void PreemptLast();
   void AddToBatch(const Sequence& sequence, int64_t count, Batch* batch) const;

@@ -15,9 +15,10 @@ spdlog::logger& Logger() {
 }  // namespace
 
 bool SetLogLevel(absl::string_view level) {
-  for (const auto& [name, value] : {std::pair{"debug", spdlog::level::debug}, std::pair{"info", spdlog::level::info},
-                                    std::pair{"warn", spdlog::level::warn}, std::pair{"error", spdlog::level::err},
-                                    std::pair{"off", spdlog::level::off}}) {
+  for (const auto& [name, value] :
+       {std::pair{"debug", spdlog::level::debug}, std::pair{"info", spdlog::level::info},
+        std::pair{"warn", spdlog::level::warn}, std::pair{"error", spdlog::level::err},
+        std::pair{"off", spdlog::level::off}}) {
     if (level != name) continue;
     Logger().set_level(value);
     return true;

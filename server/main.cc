@@ -11,7 +11,8 @@
 
 namespace {
 
-// The value of --config among the arguments, else THERMOCLINE_CONFIG, else "". It must be known before the others are parsed.
+// The value of --config among the arguments, else THERMOCLINE_CONFIG, else "". It must be known
+// before the others are parsed.
 std::string ConfigPath(int argc, char** argv) {
   for (int i = 2; i < argc; ++i) {
     if (absl::StartsWith(argv[i], "--config=")) return argv[i] + sizeof("--config=") - 1;
@@ -40,7 +41,8 @@ int main(int argc, char** argv) {
   std::string config_path;
   for (CLI::App* command : app.get_subcommands({})) {
     thermocline::AddEnvironmentTwins(command);
-    command->add_option("--config", config_path, "YAML file of flags; environment and command line win over it");
+    command->add_option("--config", config_path,
+                        "YAML file of flags; environment and command line win over it");
     const std::string path = ConfigPath(argc, argv);
     if (argc < 2 || command->get_name() != argv[1] || path.empty()) continue;
     const absl::Status applied = thermocline::ApplyConfigFile(path, *command);

@@ -18,8 +18,9 @@ using prometheus::Histogram;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-const Histogram::BucketBoundaries kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                                     1.0,   2.5,    5.0,   10.0, 30.0,  60.0, 120.0};
+const Histogram::BucketBoundaries kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                                     0.1,   0.25,   0.5,   1.0,  2.5,   5.0,
+                                                     10.0,  30.0,   60.0,  120.0};
 
 MetricFamily Single(const char* name, const char* help, MetricType type, double value) {
   ClientMetric metric;
@@ -42,26 +43,33 @@ class EngineCollector : public prometheus::Collectable {
   std::vector<MetricFamily> Collect() const override {
     EngineLoad load;
     {
-      std::lock_guard<std::mutex> lock(mutex_);  // held: the engine lives as long as the source is set
+      std::lock_guard<std::mutex> lock(
+          mutex_);  // held: the engine lives as long as the source is set
       if (!source_) return {};
       load = source_();
     }
     const auto gauge = MetricType::Gauge, counter = MetricType::Counter;
     std::vector<MetricFamily> families = {
-        Single("thermocline_requests_running", "Requests that hold KV memory.", gauge, load.num_running),
+        Single("thermocline_requests_running", "Requests that hold KV memory.", gauge,
+               load.num_running),
         Single("thermocline_requests_waiting", "Requests in the queue.", gauge, load.num_waiting),
         Single("thermocline_kv_blocks_used", "KV cache blocks in use.", gauge, load.kv_blocks_used),
         Single("thermocline_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1.", gauge,
-               load.kv_blocks_total > 0 ? static_cast<double>(load.kv_blocks_used) / load.kv_blocks_total : 0.0),
-        Single("thermocline_draining", "1 while no new requests are taken.", gauge, load.draining ? 1.0 : 0.0),
-        Single("thermocline_steps_total", "Engine steps.", counter, static_cast<double>(load.num_steps)),
-        Single("thermocline_step_seconds_total", "Time spent in engine steps.", counter, load.step_seconds),
+               load.kv_blocks_total > 0
+                   ? static_cast<double>(load.kv_blocks_used) / load.kv_blocks_total
+                   : 0.0),
+        Single("thermocline_draining", "1 while no new requests are taken.", gauge,
+               load.draining ? 1.0 : 0.0),
+        Single("thermocline_steps_total", "Engine steps.", counter,
+               static_cast<double>(load.num_steps)),
+        Single("thermocline_step_seconds_total", "Time spent in engine steps.", counter,
+               load.step_seconds),
         Single("thermocline_prompt_tokens_total", "Prompt tokens computed.", counter,
                static_cast<double>(load.prompt_tokens)),
         Single("thermocline_generated_tokens_total", "Tokens generated.", counter,
                static_cast<double>(load.generated_tokens)),
-        Single("thermocline_preemptions_total", "Sequences that gave back their KV memory.", counter,
-               static_cast<double>(load.num_preemptions))};
+        Single("thermocline_preemptions_total", "Sequences that gave back their KV memory.",
+               counter, static_cast<double>(load.num_preemptions))};
     AddExperts(load, &families);
     return families;
   }
@@ -74,10 +82,14 @@ class EngineCollector : public prometheus::Collectable {
       int64_t ExpertCacheStats::*value;
     };
     constexpr Field kFields[] = {
-        {"thermocline_expert_hits_total", "Uses of an expert that was in memory.", &ExpertCacheStats::hits},
-        {"thermocline_expert_misses_total", "Uses of an expert that had to be read.", &ExpertCacheStats::misses},
-        {"thermocline_expert_evictions_total", "Experts given up for others.", &ExpertCacheStats::evictions},
-        {"thermocline_expert_read_bytes_total", "Bytes of experts read.", &ExpertCacheStats::bytes_read}};
+        {"thermocline_expert_hits_total", "Uses of an expert that was in memory.",
+         &ExpertCacheStats::hits},
+        {"thermocline_expert_misses_total", "Uses of an expert that had to be read.",
+         &ExpertCacheStats::misses},
+        {"thermocline_expert_evictions_total", "Experts given up for others.",
+         &ExpertCacheStats::evictions},
+        {"thermocline_expert_read_bytes_total", "Bytes of experts read.",
+         &ExpertCacheStats::bytes_read}};
     for (const Field& field : kFields) {
       MetricFamily family{field.name, field.help, MetricType::Counter, {}};
       for (size_t layer = 0; layer < load.experts.size(); ++layer) {
@@ -96,17 +108,23 @@ class EngineCollector : public prometheus::Collectable {
 
 const char* ReasonName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kDeadline: return "deadline";
-    case FinishReason::kError: return "error";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kDeadline:
+      return "deadline";
+    case FinishReason::kError:
+      return "error";
   }
   return "error";
 }
 
 Histogram* MakeHistogram(prometheus::Registry* registry, const char* name, const char* help) {
-  return &prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add({}, kSecondsBuckets);
+  return &prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add(
+      {}, kSecondsBuckets);
 }
 
 }  // namespace
@@ -115,22 +133,24 @@ struct Metrics::Impl {
   // prometheus-cpp's exposer keeps weak references, hence the shared_ptr.
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::shared_ptr<EngineCollector> engine = std::make_shared<EngineCollector>();
-  Histogram* first_token =
-      MakeHistogram(registry.get(), "thermocline_time_to_first_token_seconds", "From submission to the first token.");
-  Histogram* inter_token =
-      MakeHistogram(registry.get(), "thermocline_inter_token_seconds", "Between neighbouring tokens of a request.");
-  Histogram* queue =
-      MakeHistogram(registry.get(), "thermocline_queue_seconds", "From submission to the first scheduled step.");
-  Histogram* end_to_end =
-      MakeHistogram(registry.get(), "thermocline_request_seconds", "From submission to the end of a request.");
-  prometheus::Family<prometheus::Counter>* finished = &prometheus::BuildCounter()
-                                                           .Name("thermocline_requests_finished_total")
-                                                           .Help("Accepted requests by how they ended.")
-                                                           .Register(*registry);
-  prometheus::Family<prometheus::Counter>* rejected = &prometheus::BuildCounter()
-                                                           .Name("thermocline_requests_rejected_total")
-                                                           .Help("Requests refused, by reason.")
-                                                           .Register(*registry);
+  Histogram* first_token = MakeHistogram(registry.get(), "thermocline_time_to_first_token_seconds",
+                                         "From submission to the first token.");
+  Histogram* inter_token = MakeHistogram(registry.get(), "thermocline_inter_token_seconds",
+                                         "Between neighbouring tokens of a request.");
+  Histogram* queue = MakeHistogram(registry.get(), "thermocline_queue_seconds",
+                                   "From submission to the first scheduled step.");
+  Histogram* end_to_end = MakeHistogram(registry.get(), "thermocline_request_seconds",
+                                        "From submission to the end of a request.");
+  prometheus::Family<prometheus::Counter>* finished =
+      &prometheus::BuildCounter()
+           .Name("thermocline_requests_finished_total")
+           .Help("Accepted requests by how they ended.")
+           .Register(*registry);
+  prometheus::Family<prometheus::Counter>* rejected =
+      &prometheus::BuildCounter()
+           .Name("thermocline_requests_rejected_total")
+           .Help("Requests refused, by reason.")
+           .Register(*registry);
   std::unique_ptr<prometheus::Exposer> exposer;
 };
 
@@ -139,7 +159,8 @@ Metrics::Metrics() : impl_(std::make_unique<Impl>()) {
                               FinishReason::kDeadline, FinishReason::kError}) {
     impl_->finished->Add({{"reason", ReasonName(reason)}});
   }
-  for (const char* reason : {"queue_full", "invalid", "unavailable"}) impl_->rejected->Add({{"reason", reason}});
+  for (const char* reason : {"queue_full", "invalid", "unavailable"})
+    impl_->rejected->Add({{"reason", reason}});
 }
 
 Metrics::~Metrics() = default;
@@ -148,14 +169,17 @@ absl::Status Metrics::Listen(const std::string& address) {
   try {  // the exposer reports a taken port by an exception
     impl_->exposer = std::make_unique<prometheus::Exposer>(address, 2);
   } catch (const std::exception& e) {
-    return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ", e.what()));
+    return absl::UnavailableError(
+        absl::StrCat("cannot serve metrics on ", address, ": ", e.what()));
   }
   impl_->exposer->RegisterCollectable(impl_->registry);
   impl_->exposer->RegisterCollectable(impl_->engine);
   return absl::OkStatus();
 }
 
-void Metrics::SetLoadSource(std::function<EngineLoad()> source) { impl_->engine->SetSource(std::move(source)); }
+void Metrics::SetLoadSource(std::function<EngineLoad()> source) {
+  impl_->engine->SetSource(std::move(source));
+}
 
 void Metrics::OnFirstToken(double seconds) { impl_->first_token->Observe(seconds); }
 

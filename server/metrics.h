@@ -12,7 +12,8 @@
 
 namespace thermocline {
 
-// Any thread. Metric names are part of the public contract; tests/server/metrics_test.cc holds them.
+// Any thread. Metric names are part of the public contract; tests/server/metrics_test.cc holds
+// them.
 class Metrics {
  public:
   Metrics();

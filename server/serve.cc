@@ -55,7 +55,8 @@ struct Listener {
 
   void Shutdown(double seconds) const {
     if (server == nullptr) return;
-    server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
+    server->Shutdown(std::chrono::system_clock::now() +
+                     std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
   }
 
   void SetServing(const char* service, bool serving) const {
@@ -68,7 +69,8 @@ struct Listener {
   }
 };
 
-absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* service, int64_t max_message_bytes) {
+absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* service,
+                                int64_t max_message_bytes) {
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
@@ -81,33 +83,39 @@ absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* servi
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
   Listener listener(builder.BuildAndStart());
   if (listener.server == nullptr || (port == 0 && address.rfind("unix:", 0) != 0)) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": in use or not an address"));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address, ": in use or not an address"));
   }
   return listener;
 }
 
-std::string MiB(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
+std::string MiB(int64_t bytes) {
+  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
 
 void LogModel(const Engine& engine, const ServeOptions& options) {
   const ModelDims& dims = engine.dims();
   LogInfo(absl::StrCat(engine.DescribeBackend()));
-  LogInfo(absl::StrCat("model ", engine.checkpoint().path(), ": ", dims.architecture, ", ", dims.num_hidden_layers,
-                       " layers, hidden ", dims.hidden_size, ", ", dims.num_experts, " experts, ",
-                       dims.num_experts_per_tok, " per token"));
+  LogInfo(absl::StrCat("model ", engine.checkpoint().path(), ": ", dims.architecture, ", ",
+                       dims.num_hidden_layers, " layers, hidden ", dims.hidden_size, ", ",
+                       dims.num_experts, " experts, ", dims.num_experts_per_tok, " per token"));
   const int64_t per_expert_layer = engine.experts().host().cache->capacity();
   LogInfo(absl::StrCat("memory: dense weights ", MiB(engine.weights().dense_bytes()), ", experts ",
                        MiB(engine.experts().host().cache->resident_bytes()), " of ",
-                       MiB(engine.weights().expert_bytes()), " (", per_expert_layer, " slots a layer), KV cache ",
-                       MiB(engine.kv_bytes()), "; context ", engine.max_context(), " tokens"));
+                       MiB(engine.weights().expert_bytes()), " (", per_expert_layer,
+                       " slots a layer), KV cache ", MiB(engine.kv_bytes()), "; context ",
+                       engine.max_context(), " tokens"));
   if (engine.tokenizer() == nullptr) {
-    LogWarning(absl::StrCat("no tokenizer: ", engine.tokenizer_error(), "; only token ids are accepted"));
+    LogWarning(
+        absl::StrCat("no tokenizer: ", engine.tokenizer_error(), "; only token ids are accepted"));
   }
   const std::string port = options.listen.substr(options.listen.rfind(':') + 1);
-  LogInfo(absl::StrCat("serving on ", options.listen, "; try: thermocline-client --address localhost:", port,
-                       " chat \"Hello!\""));
+  LogInfo(absl::StrCat("serving on ", options.listen,
+                       "; try: thermocline-client --address localhost:", port, " chat \"Hello!\""));
 }
 
-// True when nothing runs or waits any more within the time; false after a second signal or too long.
+// True when nothing runs or waits any more within the time; false after a second signal or too
+// long.
 bool DrainWithin(Engine* engine, const SignalWatch& signals, double seconds) {
   const double end = engine->Now() + seconds;
   do {
@@ -129,7 +137,8 @@ absl::Status Serve(ServeOptions options) {
   Metrics metrics;
   InferenceService inference(&metrics);
   ControlService control([&] { drain_requested.store(true); });
-  absl::StatusOr<Listener> data = Listen(options.listen, inference.service(), options.max_message_bytes);
+  absl::StatusOr<Listener> data =
+      Listen(options.listen, inference.service(), options.max_message_bytes);
   if (!data.ok()) return data.status();
   data->SetAllServing(false);
   data->SetServing(kInferenceService, false);

@@ -18,8 +18,9 @@ struct ServeOptions {
   int64_t max_message_bytes = int64_t{64} << 20;
 };
 
-// Listens at once (health says NOT_SERVING, calls answer UNAVAILABLE), loads the model, serves until SIGTERM or SIGINT or a Drain call,
-// lets running requests finish and returns. A second signal aborts them. Call from the main thread before other threads exist.
+// Listens at once (health says NOT_SERVING, calls answer UNAVAILABLE), loads the model, serves
+// until SIGTERM or SIGINT or a Drain call, lets running requests finish and returns. A second
+// signal aborts them. Call from the main thread before other threads exist.
 absl::Status Serve(ServeOptions options);
 
 }  // namespace thermocline

@@ -2,7 +2,7 @@
 # Builds and runs all tests: parsers and loaders under AddressSanitizer, threads under ThreadSanitizer, then everything in release.
 set -eu
 cd "$(dirname "$0")/.."
-deploy/install_packages.sh
+deploy/install_packages.sh test
 
 cmake --preset asan
 cmake --build --preset asan --target formats_test

@@ -100,7 +100,9 @@ int Tokenize(const Flags& flags) {
   v1::TokenizeResponse response;
   request.set_text(flags.text);
   const grpc::Status status = stub->Tokenize(&context, request, &response);
-  if (status.ok()) Print(ordered_json(std::vector<int32_t>(response.ids().begin(), response.ids().end())).dump() + "\n");
+  if (status.ok())
+    Print(ordered_json(std::vector<int32_t>(response.ids().begin(), response.ids().end())).dump() +
+          "\n");
   return Report(status);
 }
 
@@ -159,7 +161,9 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   CLI::App app("Calls a Thermocline server");
   app.require_subcommand(1);
-  app.add_option("--address", flags.address, "host:port of the server")->capture_default_str()->envname("THERMOCLINE_ADDRESS");
+  app.add_option("--address", flags.address, "host:port of the server")
+      ->capture_default_str()
+      ->envname("THERMOCLINE_ADDRESS");
   app.add_option("--control-address", flags.control_address, "host:port of its Control service")
       ->capture_default_str()
       ->envname("THERMOCLINE_CONTROL_ADDRESS");

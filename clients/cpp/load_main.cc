@@ -1,4 +1,5 @@
-// thermocline-load: aims load at a Thermocline server, by a fixed number of streams or by random arrivals, and reports latencies.
+// thermocline-load: aims load at a Thermocline server, by a fixed number of streams or by random
+// arrivals, and reports latencies.
 #include <grpcpp/grpcpp.h>
 
 #include <CLI/CLI.hpp>
@@ -31,25 +32,31 @@ struct Flags {
   bool json = false;
 };
 
-double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // A different prompt for every request: words drawn by a seeded generator.
 std::string MakePrompt(int num_words, uint64_t seed) {
-  constexpr const char* kWords[] = {"the",   "river", "stone", "under", "light", "carries", "cold",  "water",
-                                    "slow",  "north", "story", "about", "deep",  "layer",   "where", "warm",
-                                    "meets", "and",   "every", "ship",  "that",  "sails",   "finds", "quiet"};
+  constexpr const char* kWords[] = {"the",   "river", "stone", "under", "light", "carries",
+                                    "cold",  "water", "slow",  "north", "story", "about",
+                                    "deep",  "layer", "where", "warm",  "meets", "and",
+                                    "every", "ship",  "that",  "sails", "finds", "quiet"};
   std::mt19937_64 random(seed);
   std::string prompt = "Story " + std::to_string(seed % 100000) + ":";
-  for (int i = 0; i < num_words; ++i) prompt += std::string(" ") + kWords[random() % std::size(kWords)];
+  for (int i = 0; i < num_words; ++i)
+    prompt += std::string(" ") + kWords[random() % std::size(kWords)];
   return prompt;
 }
 
-// Sends one request and measures it. With a cancel share, some requests are dropped after a random number of tokens.
+// Sends one request and measures it. With a cancel share, some requests are dropped after a random
+// number of tokens.
 thermocline::RequestSample SendOne(v1::Inference::Stub* stub, const Flags& flags, uint64_t seed) {
   thermocline::RequestSample sample;
   std::mt19937_64 random(seed ^ 0x5DEECE66Dull);
   const bool cancel = std::uniform_real_distribution<double>(0.0, 1.0)(random) < flags.cancel_share;
-  const int64_t cancel_after = static_cast<int64_t>(random() % static_cast<uint64_t>(flags.max_tokens + 1));
+  const int64_t cancel_after =
+      static_cast<int64_t>(random() % static_cast<uint64_t>(flags.max_tokens + 1));
   v1::GenerateRequest request;
   request.set_text(MakePrompt(flags.prompt_words, seed));
   request.mutable_params()->set_max_tokens(flags.max_tokens);
@@ -82,7 +89,8 @@ thermocline::RequestSample SendOne(v1::Inference::Stub* stub, const Flags& flags
   sample.cancelled = cancelled;
   const bool expected = cancelled && status.error_code() == grpc::StatusCode::CANCELLED;
   if (!status.ok() && !expected) {
-    sample.error = status.error_message() + " (gRPC status " + std::to_string(status.error_code()) + ")";
+    sample.error =
+        status.error_message() + " (gRPC status " + std::to_string(status.error_code()) + ")";
   }
   return sample;
 }
@@ -91,7 +99,8 @@ class LoadRun {
  public:
   explicit LoadRun(const Flags& flags)
       : flags_(flags),
-        stub_(v1::Inference::NewStub(grpc::CreateChannel(flags.address, grpc::InsecureChannelCredentials()))) {}
+        stub_(v1::Inference::NewStub(
+            grpc::CreateChannel(flags.address, grpc::InsecureChannelCredentials()))) {}
 
   thermocline::LoadReport Run() {
     start_ = Clock::now();
@@ -105,10 +114,12 @@ class LoadRun {
 
  private:
   bool MayStart(int64_t number) const {
-    return Since(start_) < flags_.seconds && (flags_.max_requests == 0 || number < flags_.max_requests);
+    return Since(start_) < flags_.seconds &&
+           (flags_.max_requests == 0 || number < flags_.max_requests);
   }
   void Send(int64_t number) {
-    thermocline::RequestSample sample = SendOne(stub_.get(), flags_, flags_.seed * 1000003 + static_cast<uint64_t>(number));
+    thermocline::RequestSample sample =
+        SendOne(stub_.get(), flags_, flags_.seed * 1000003 + static_cast<uint64_t>(number));
     std::lock_guard<std::mutex> lock(mutex_);
     samples_.push_back(std::move(sample));
   }
@@ -130,8 +141,11 @@ class LoadRun {
     std::mt19937_64 random(flags_.seed);
     std::exponential_distribution<double> gap(flags_.rate);
     double arrival = gap(random);
-    for (int64_t number = 0; arrival < flags_.seconds && (flags_.max_requests == 0 || number < flags_.max_requests); ++number) {
-      std::this_thread::sleep_until(start_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(arrival)));
+    for (int64_t number = 0;
+         arrival < flags_.seconds && (flags_.max_requests == 0 || number < flags_.max_requests);
+         ++number) {
+      std::this_thread::sleep_until(start_ + std::chrono::duration_cast<Clock::duration>(
+                                                 std::chrono::duration<double>(arrival)));
       {
         std::lock_guard<std::mutex> lock(mutex_);
         ++in_flight_;
@@ -164,13 +178,24 @@ int main(int argc, char** argv) {
   Flags flags;
   CLI::App app("Load test of a Thermocline server. Exit status 1 when a request failed.");
   app.add_option("--address", flags.address, "host:port of the server")->capture_default_str();
-  app.add_option("--streams", flags.streams, "requests in flight (closed loop)")->check(CLI::Range(1, 1024))->capture_default_str();
-  app.add_option("--rate", flags.rate, "arrivals a second (Poisson) instead of a closed loop")->capture_default_str();
-  app.add_option("--seconds", flags.seconds, "start no request after this")->check(CLI::Range(0.1, 86400.0))->capture_default_str();
-  app.add_option("--requests", flags.max_requests, "at most so many; 0: any number")->capture_default_str();
-  app.add_option("--max-tokens", flags.max_tokens, "tokens of each answer")->check(CLI::Range(1, 100000))->capture_default_str();
-  app.add_option("--prompt-words", flags.prompt_words, "length of the prompts")->check(CLI::Range(1, 10000))->capture_default_str();
-  app.add_option("--cancel-share", flags.cancel_share, "share of requests dropped at a random moment")
+  app.add_option("--streams", flags.streams, "requests in flight (closed loop)")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--rate", flags.rate, "arrivals a second (Poisson) instead of a closed loop")
+      ->capture_default_str();
+  app.add_option("--seconds", flags.seconds, "start no request after this")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  app.add_option("--requests", flags.max_requests, "at most so many; 0: any number")
+      ->capture_default_str();
+  app.add_option("--max-tokens", flags.max_tokens, "tokens of each answer")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  app.add_option("--prompt-words", flags.prompt_words, "length of the prompts")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  app.add_option("--cancel-share", flags.cancel_share,
+                 "share of requests dropped at a random moment")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.add_option("--seed", flags.seed, "of prompts and arrivals")->capture_default_str();

@@ -14,8 +14,8 @@ nlohmann::ordered_json Json(const Percentiles& p) {
 
 std::string Row(const char* name, const Percentiles& p) {
   char line[160];
-  std::snprintf(line, sizeof(line), "%-22s %9.1f %9.1f %9.1f %9.1f\n", name, p.p50 * 1e3, p.p90 * 1e3, p.p99 * 1e3,
-                p.max * 1e3);
+  std::snprintf(line, sizeof(line), "%-22s %9.1f %9.1f %9.1f %9.1f\n", name, p.p50 * 1e3,
+                p.p90 * 1e3, p.p99 * 1e3, p.max * 1e3);
   return line;
 }
 
@@ -58,27 +58,31 @@ std::string LoadReport::ToTable() const {
   for (const auto& [message, count] : errors) num_errors += count;
   char head[256];
   std::snprintf(head, sizeof(head),
-                "%lld requests in %.1f s, %lld errors; %lld prompt and %lld output tokens, %.1f output tokens/s\n",
+                "%lld requests in %.1f s, %lld errors; %lld prompt and %lld output tokens, %.1f "
+                "output tokens/s\n",
                 static_cast<long long>(requests), seconds, static_cast<long long>(num_errors),
                 static_cast<long long>(prompt_tokens), static_cast<long long>(output_tokens),
                 static_cast<double>(output_tokens) / seconds);
   std::string table = head;
   table += "milliseconds                 p50       p90       p99       max\n";
-  table += Row("time to first token", first_token) + Row("between tokens", inter_token) + Row("whole request", total);
-  for (const auto& [message, count] : errors) table += std::to_string(count) + " x " + message + "\n";
+  table += Row("time to first token", first_token) + Row("between tokens", inter_token) +
+           Row("whole request", total);
+  for (const auto& [message, count] : errors)
+    table += std::to_string(count) + " x " + message + "\n";
   return table;
 }
 
 std::string LoadReport::ToJson() const {
-  const nlohmann::ordered_json json = {{"seconds", seconds},
-                                       {"requests", requests},
-                                       {"errors", errors},
-                                       {"prompt_tokens", prompt_tokens},
-                                       {"output_tokens", output_tokens},
-                                       {"output_tokens_per_second", static_cast<double>(output_tokens) / seconds},
-                                       {"time_to_first_token_seconds", Json(first_token)},
-                                       {"inter_token_seconds", Json(inter_token)},
-                                       {"request_seconds", Json(total)}};
+  const nlohmann::ordered_json json = {
+      {"seconds", seconds},
+      {"requests", requests},
+      {"errors", errors},
+      {"prompt_tokens", prompt_tokens},
+      {"output_tokens", output_tokens},
+      {"output_tokens_per_second", static_cast<double>(output_tokens) / seconds},
+      {"time_to_first_token_seconds", Json(first_token)},
+      {"inter_token_seconds", Json(inter_token)},
+      {"request_seconds", Json(total)}};
   return json.dump(2);
 }
 

@@ -52,7 +52,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     if (entry.path().extension() == ".gguf") ggufs.push_back(entry.path().string());
   }
   std::sort(ggufs.begin(), ggufs.end());
-  const bool one_model = ggufs.size() == 1 || (!ggufs.empty() && absl::StrContains(ggufs[0], "-00001-of-"));
+  const bool one_model =
+      ggufs.size() == 1 || (!ggufs.empty() && absl::StrContains(ggufs[0], "-00001-of-"));
   if (!one_model) {
     return absl::InvalidArgumentError(
         absl::StrCat("folder \"", path, "\" holds neither config.json nor exactly one GGUF model"));
@@ -104,7 +105,8 @@ absl::Status Checkpoint::ReadFile(int file_idx, int64_t offset, int64_t bytes,
     if (got <= 0) {
       return absl::DataLossError(absl::StrCat(
           "reading ", bytes, " bytes at ", offset, " of \"", files_[static_cast<size_t>(file_idx)],
-          "\" failed: ", got == 0 ? "the file is shorter than when it was opened" : std::strerror(errno)));
+          "\" failed: ",
+          got == 0 ? "the file is shorter than when it was opened" : std::strerror(errno)));
     }
     out += got;
     offset += got;
@@ -140,9 +142,9 @@ absl::StatusOr<int64_t> CheckedTensorBytes(DType dtype, const std::vector<int64_
 
 absl::Status Checkpoint::AddTensor(TensorInfo tensor, int64_t file_bytes) {
   const auto fail = [&](const auto&... what) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor \"", tensor.name, "\" of \"",
-                     files_[static_cast<size_t>(tensor.file_idx)], "\": ", what...));
+    return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\" of \"",
+                                                   files_[static_cast<size_t>(tensor.file_idx)],
+                                                   "\": ", what...));
   };
   absl::StatusOr<int64_t> bytes = CheckedTensorBytes(tensor.dtype, tensor.shape);
   if (!bytes.ok()) return fail(bytes.status().message());

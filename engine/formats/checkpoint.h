@@ -21,7 +21,8 @@ inline constexpr int64_t kMaxTensors = 1 << 20;
 inline constexpr int64_t kMaxMetadataBytes = int64_t{1} << 30;
 inline constexpr int kMaxTensorRank = 4;
 
-// Where a tensor's bytes lie. Checked at open: offset + bytes is inside the file, bytes follows from dtype and shape.
+// Where a tensor's bytes lie. Checked at open: offset + bytes is inside the file, bytes follows
+// from dtype and shape.
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
@@ -43,8 +44,9 @@ class Checkpoint {
  public:
   enum class Kind { kGguf, kHuggingFace };
 
-  // Opens a .gguf file (any shard: the others are found beside it), a folder with config.json and *.safetensors, or a folder with
-  // one GGUF model. NOT_FOUND, INVALID_ARGUMENT (malformed: says where) or UNIMPLEMENTED (an unsupported tensor type).
+  // Opens a .gguf file (any shard: the others are found beside it), a folder with config.json and
+  // *.safetensors, or a folder with one GGUF model. NOT_FOUND, INVALID_ARGUMENT (malformed: says
+  // where) or UNIMPLEMENTED (an unsupported tensor type).
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
 
   Checkpoint(Kind kind, std::string path);
@@ -64,7 +66,8 @@ class Checkpoint {
   const std::vector<std::string>& files() const { return files_; }
 
   // Reads bytes [offset, offset + bytes) of a tensor. Any thread. I/O errors name the file.
-  absl::Status Read(const TensorInfo& tensor, int64_t offset, int64_t bytes, void* destination) const;
+  absl::Status Read(const TensorInfo& tensor, int64_t offset, int64_t bytes,
+                    void* destination) const;
 
   // For the format readers. AddFile returns the file's index and size.
   absl::StatusOr<std::pair<int, int64_t>> AddFile(const std::string& file);
@@ -84,8 +87,8 @@ class Checkpoint {
   std::map<std::string, TensorInfo> tensors_;
 };
 
-// Bytes of a tensor, or INVALID_ARGUMENT when a dimension is out of range, the product overflows or rows are not whole
-// blocks.
+// Bytes of a tensor, or INVALID_ARGUMENT when a dimension is out of range, the product overflows or
+// rows are not whole blocks.
 absl::StatusOr<int64_t> CheckedTensorBytes(DType dtype, const std::vector<int64_t>& shape);
 
 // Whole small file into memory. INVALID_ARGUMENT above max_bytes.

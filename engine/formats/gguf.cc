@@ -16,7 +16,19 @@ constexpr int kMaxShards = 9999;
 
 // The wire types of metadata values.
 enum class ValueType : uint32_t {
-  kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64,
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64,
 };
 
 struct TypeName {
@@ -26,10 +38,10 @@ struct TypeName {
 
 // ggml_type numbers of ggml.h.
 constexpr TypeName kTypes[] = {
-    {0, DType::kF32},    {1, DType::kF16},     {2, DType::kQ4_0},   {3, DType::kQ4_1},
-    {6, DType::kQ5_0},   {7, DType::kQ5_1},    {8, DType::kQ8_0},   {10, DType::kQ2_K},
-    {11, DType::kQ3_K},  {12, DType::kQ4_K},   {13, DType::kQ5_K},  {14, DType::kQ6_K},
-    {20, DType::kIQ4_NL}, {23, DType::kIQ4_XS}, {26, DType::kI32},   {30, DType::kBF16},
+    {0, DType::kF32},     {1, DType::kF16},     {2, DType::kQ4_0},  {3, DType::kQ4_1},
+    {6, DType::kQ5_0},    {7, DType::kQ5_1},    {8, DType::kQ8_0},  {10, DType::kQ2_K},
+    {11, DType::kQ3_K},   {12, DType::kQ4_K},   {13, DType::kQ5_K}, {14, DType::kQ6_K},
+    {20, DType::kIQ4_NL}, {23, DType::kIQ4_XS}, {26, DType::kI32},  {30, DType::kBF16},
     {39, DType::kMXFP4},
 };
 
@@ -39,11 +51,12 @@ absl::StatusOr<DType> DTypeOf(uint32_t ggml_type) {
     if (type.ggml_type == ggml_type) return type.dtype;
     absl::StrAppend(&supported, supported.empty() ? "" : ", ", GetFormat(type.dtype).name);
   }
-  return absl::UnimplementedError(absl::StrCat("ggml type ", ggml_type,
-                                               " is not supported; supported are ", supported));
+  return absl::UnimplementedError(
+      absl::StrCat("ggml type ", ggml_type, " is not supported; supported are ", supported));
 }
 
-// Reads the header part of one file through a growing window; every read is checked against the file's size.
+// Reads the header part of one file through a growing window; every read is checked against the
+// file's size.
 class GgufReader {
  public:
   GgufReader(Checkpoint* checkpoint, int file_idx, int64_t file_bytes)
@@ -53,8 +66,9 @@ class GgufReader {
 
  private:
   absl::Status Fail(absl::string_view what) const {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "\"", checkpoint_->files()[static_cast<size_t>(file_idx_)], "\" at byte ", position_, ": ", what));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", checkpoint_->files()[static_cast<size_t>(file_idx_)], "\" at byte ",
+                     position_, ": ", what));
   }
   int64_t remaining() const { return file_bytes_ - position_; }
 
@@ -99,7 +113,8 @@ class GgufReader {
 
   template <class Wire, class Wide>
   absl::Status ReadArrayOf(uint64_t count, MetadataValue* out) {
-    if (count > static_cast<uint64_t>(std::min(remaining(), kMaxMetadataBytes - position_)) / sizeof(Wire)) {
+    if (count > static_cast<uint64_t>(std::min(remaining(), kMaxMetadataBytes - position_)) /
+                    sizeof(Wire)) {
       return Fail(absl::StrCat("an array of ", count, " elements does not fit"));
     }
     std::vector<Wide> values;
@@ -130,16 +145,26 @@ absl::Status GgufReader::ReadValue(MetadataValue* out) {
   uint32_t type = 0;
   if (absl::Status s = ReadNumber(&type); !s.ok()) return s;
   switch (static_cast<ValueType>(type)) {
-    case ValueType::kU8: return ReadScalar<uint8_t, int64_t>(out);
-    case ValueType::kI8: return ReadScalar<int8_t, int64_t>(out);
-    case ValueType::kU16: return ReadScalar<uint16_t, int64_t>(out);
-    case ValueType::kI16: return ReadScalar<int16_t, int64_t>(out);
-    case ValueType::kU32: return ReadScalar<uint32_t, int64_t>(out);
-    case ValueType::kI32: return ReadScalar<int32_t, int64_t>(out);
-    case ValueType::kI64: return ReadScalar<int64_t, int64_t>(out);
-    case ValueType::kU64: return ReadScalar<uint64_t, uint64_t>(out);
-    case ValueType::kF32: return ReadScalar<float, double>(out);
-    case ValueType::kF64: return ReadScalar<double, double>(out);
+    case ValueType::kU8:
+      return ReadScalar<uint8_t, int64_t>(out);
+    case ValueType::kI8:
+      return ReadScalar<int8_t, int64_t>(out);
+    case ValueType::kU16:
+      return ReadScalar<uint16_t, int64_t>(out);
+    case ValueType::kI16:
+      return ReadScalar<int16_t, int64_t>(out);
+    case ValueType::kU32:
+      return ReadScalar<uint32_t, int64_t>(out);
+    case ValueType::kI32:
+      return ReadScalar<int32_t, int64_t>(out);
+    case ValueType::kI64:
+      return ReadScalar<int64_t, int64_t>(out);
+    case ValueType::kU64:
+      return ReadScalar<uint64_t, uint64_t>(out);
+    case ValueType::kF32:
+      return ReadScalar<float, double>(out);
+    case ValueType::kF64:
+      return ReadScalar<double, double>(out);
     case ValueType::kBool: {
       uint8_t value = 0;
       if (absl::Status s = ReadNumber(&value); !s.ok()) return s;
@@ -153,7 +178,8 @@ absl::Status GgufReader::ReadValue(MetadataValue* out) {
       *out = std::move(text);
       return absl::OkStatus();
     }
-    case ValueType::kArray: return ReadArray(out);
+    case ValueType::kArray:
+      return ReadArray(out);
   }
   return Fail(absl::StrCat("unknown metadata type ", type));
 }
@@ -164,17 +190,28 @@ absl::Status GgufReader::ReadArray(MetadataValue* out) {
   if (absl::Status s = ReadNumber(&type); !s.ok()) return s;
   if (absl::Status s = ReadNumber(&count); !s.ok()) return s;
   switch (static_cast<ValueType>(type)) {
-    case ValueType::kU8: return ReadArrayOf<uint8_t, int64_t>(count, out);
-    case ValueType::kI8: return ReadArrayOf<int8_t, int64_t>(count, out);
-    case ValueType::kU16: return ReadArrayOf<uint16_t, int64_t>(count, out);
-    case ValueType::kI16: return ReadArrayOf<int16_t, int64_t>(count, out);
-    case ValueType::kU32: return ReadArrayOf<uint32_t, int64_t>(count, out);
-    case ValueType::kI32: return ReadArrayOf<int32_t, int64_t>(count, out);
-    case ValueType::kI64: return ReadArrayOf<int64_t, int64_t>(count, out);
-    case ValueType::kU64: return ReadArrayOf<uint64_t, int64_t>(count, out);
-    case ValueType::kF32: return ReadArrayOf<float, double>(count, out);
-    case ValueType::kF64: return ReadArrayOf<double, double>(count, out);
-    case ValueType::kBool: return ReadArrayOf<uint8_t, int64_t>(count, out);
+    case ValueType::kU8:
+      return ReadArrayOf<uint8_t, int64_t>(count, out);
+    case ValueType::kI8:
+      return ReadArrayOf<int8_t, int64_t>(count, out);
+    case ValueType::kU16:
+      return ReadArrayOf<uint16_t, int64_t>(count, out);
+    case ValueType::kI16:
+      return ReadArrayOf<int16_t, int64_t>(count, out);
+    case ValueType::kU32:
+      return ReadArrayOf<uint32_t, int64_t>(count, out);
+    case ValueType::kI32:
+      return ReadArrayOf<int32_t, int64_t>(count, out);
+    case ValueType::kI64:
+      return ReadArrayOf<int64_t, int64_t>(count, out);
+    case ValueType::kU64:
+      return ReadArrayOf<uint64_t, int64_t>(count, out);
+    case ValueType::kF32:
+      return ReadArrayOf<float, double>(count, out);
+    case ValueType::kF64:
+      return ReadArrayOf<double, double>(count, out);
+    case ValueType::kBool:
+      return ReadArrayOf<uint8_t, int64_t>(count, out);
     case ValueType::kString: {
       if (count > static_cast<uint64_t>(std::min(remaining(), kMaxMetadataBytes - position_)) / 8) {
         return Fail(absl::StrCat("an array of ", count, " strings does not fit"));
@@ -186,7 +223,8 @@ absl::Status GgufReader::ReadArray(MetadataValue* out) {
       *out = std::move(texts);
       return absl::OkStatus();
     }
-    case ValueType::kArray: break;
+    case ValueType::kArray:
+      break;
   }
   return Fail(absl::StrCat("arrays of type ", type, " are not supported"));
 }
@@ -248,7 +286,8 @@ absl::Status GgufReader::ReadTensors(uint64_t num_tensors, int64_t alignment) {
       if (dim < 1 || dim > (uint64_t{1} << 48)) {
         return Fail(absl::StrCat("tensor \"", tensor.name, "\" has a dimension of ", dim));
       }
-      tensor.shape.insert(tensor.shape.begin(), static_cast<int64_t>(dim));  // innermost first on disk
+      tensor.shape.insert(tensor.shape.begin(),
+                          static_cast<int64_t>(dim));  // innermost first on disk
     }
     if (absl::Status s = ReadNumber(&type); !s.ok()) return s;
     if (absl::Status s = ReadNumber(&offset); !s.ok()) return s;
@@ -289,7 +328,8 @@ absl::StatusOr<std::vector<std::string>> ShardPaths(const std::string& path) {
   int index = 0, count = 0;
   char end = 0;
   if (path.size() < kSuffix ||
-      std::sscanf(path.c_str() + path.size() - kSuffix, "-%5d-of-%5d.ggu%c", &index, &count, &end) != 3 ||
+      std::sscanf(path.c_str() + path.size() - kSuffix, "-%5d-of-%5d.ggu%c", &index, &count,
+                  &end) != 3 ||
       end != 'f') {
     return std::vector<std::string>{path};
   }
@@ -322,9 +362,9 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGguf(const std::string& path) {
   if (expected != checkpoint->metadata().end()) {
     const int64_t* count = std::get_if<int64_t>(&expected->second);
     if (count == nullptr || *count != static_cast<int64_t>(checkpoint->tensors().size())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the shards of \"", path, "\" hold ", checkpoint->tensors().size(),
-                       " tensors, but split.tensors.count says otherwise: a shard is missing or foreign"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the shards of \"", path, "\" hold ", checkpoint->tensors().size(),
+          " tensors, but split.tensors.count says otherwise: a shard is missing or foreign"));
     }
   }
   return checkpoint;

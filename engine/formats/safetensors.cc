@@ -35,7 +35,8 @@ absl::StatusOr<Header> ReadHeader(const Checkpoint& checkpoint, int file_idx, in
     return fail("a header of ", length, " bytes does not fit");
   }
   std::string text(length, '\0');
-  if (absl::Status s = checkpoint.ReadFile(file_idx, 8, static_cast<int64_t>(length), text.data()); !s.ok()) {
+  if (absl::Status s = checkpoint.ReadFile(file_idx, 8, static_cast<int64_t>(length), text.data());
+      !s.ok()) {
     return s;
   }
   absl::StatusOr<json> parsed = ParseJson(text);
@@ -107,11 +108,12 @@ absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint) {
       return absl::UnimplementedError(absl::StrCat("tensor \"", name, "\" has dtype ", entry->dtype,
                                                    "; supported are F32, F16, BF16"));
     }
-    absl::StatusOr<int64_t> bytes = CheckedTensorBytes(tensor.dtype, tensor.shape);  // AddTensor reports its error
+    absl::StatusOr<int64_t> bytes =
+        CheckedTensorBytes(tensor.dtype, tensor.shape);  // AddTensor reports its error
     if (bytes.ok() && *bytes != entry->end - entry->begin) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tensor \"", name, "\": data_offsets cover ", entry->end - entry->begin,
-                       " bytes, but the shape needs ", *bytes));
+      return absl::InvalidArgumentError(absl::StrCat("tensor \"", name, "\": data_offsets cover ",
+                                                     entry->end - entry->begin,
+                                                     " bytes, but the shape needs ", *bytes));
     }
     if (absl::Status s = checkpoint->AddTensor(std::move(tensor), file->second); !s.ok()) return s;
   }
@@ -132,8 +134,8 @@ absl::StatusOr<std::set<std::string>> IndexedFiles(const std::string& index_path
   for (const auto& [tensor, file] : map->items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
     if (name.empty() || absl::StrContains(name, "/") || absl::StrContains(name, "..")) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", index_path, "\" maps ", tensor, " to a name that is not a plain file"));
+      return absl::InvalidArgumentError(absl::StrCat("\"", index_path, "\" maps ", tensor,
+                                                     " to a name that is not a plain file"));
     }
     files.insert(name);
   }
@@ -148,7 +150,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensorsFolder(const std::str
   if (!text.ok()) return text.status();
   absl::StatusOr<json> config = ParseJson(*text);
   if (!config.ok() || !config->is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", folder, "/config.json\" is not a JSON object"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", folder, "/config.json\" is not a JSON object"));
   }
   *checkpoint->mutable_config() = *std::move(config);
   std::set<std::string> files = {"model.safetensors"};
@@ -176,7 +179,8 @@ absl::StatusOr<std::map<std::string, PlainTensor>> ReadPlainTensors(const std::s
     absl::StatusOr<Entry> entry = ParseEntry(name, value);
     if (!entry.ok()) return entry.status();
     const int64_t bytes = entry->end - entry->begin;
-    if (bytes > file->second - header->data_begin) return absl::InvalidArgumentError("tensor outside file");
+    if (bytes > file->second - header->data_begin)
+      return absl::InvalidArgumentError("tensor outside file");
     PlainTensor& tensor = tensors[name];
     tensor.shape = entry->shape;
     void* destination = nullptr;
@@ -192,7 +196,8 @@ absl::StatusOr<std::map<std::string, PlainTensor>> ReadPlainTensors(const std::s
     } else {
       return absl::UnimplementedError(absl::StrCat("dtype ", entry->dtype));
     }
-    absl::Status read = checkpoint.ReadFile(file->first, header->data_begin + entry->begin, bytes, destination);
+    absl::Status read =
+        checkpoint.ReadFile(file->first, header->data_begin + entry->begin, bytes, destination);
     if (!read.ok()) return read;
   }
   return tensors;

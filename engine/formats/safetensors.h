@@ -1,5 +1,5 @@
-// Reader of Hugging Face model folders: config.json and safetensors files, single or sharded by an index.
-// Source: the format section of the safetensors README.
+// Reader of Hugging Face model folders: config.json and safetensors files, single or sharded by an
+// index. Source: the format section of the safetensors README.
 #ifndef THERMOCLINE_ENGINE_FORMATS_SAFETENSORS_H_
 #define THERMOCLINE_ENGINE_FORMATS_SAFETENSORS_H_
 
@@ -15,7 +15,8 @@ namespace thermocline {
 // F32, F16 and BF16 tensors; others are refused.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensorsFolder(const std::string& folder);
 
-// One tensor of a safetensors file read as numbers, for reference data in tests and tools. I64, F32 and U8 are understood.
+// One tensor of a safetensors file read as numbers, for reference data in tests and tools. I64, F32
+// and U8 are understood.
 struct PlainTensor {
   std::vector<int64_t> shape;
   std::vector<float> f32;

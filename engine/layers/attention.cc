@@ -4,8 +4,8 @@ namespace thermocline {
 namespace {
 
 // Normalises [N, heads * head_dim] in place, per head or as one row.
-void Normalize(ForwardPass* pass, const AttentionConfig& config, int64_t heads, const TensorView& weight,
-               const TensorView& x) {
+void Normalize(ForwardPass* pass, const AttentionConfig& config, int64_t heads,
+               const TensorView& weight, const TensorView& x) {
   if (config.qk_norm == QkNorm::kNone) return;
   const TensorView rows = config.qk_norm == QkNorm::kPerHead
                               ? Reshape(x, {pass->num_tokens() * heads, config.head_dim})
@@ -15,10 +15,11 @@ void Normalize(ForwardPass* pass, const AttentionConfig& config, int64_t heads, 
 
 }  // namespace
 
-TensorView Attention(ForwardPass* pass, int layer, const AttentionConfig& config, const AttentionWeights& weights,
-                     const TensorView& x) {
+TensorView Attention(ForwardPass* pass, int layer, const AttentionConfig& config,
+                     const AttentionWeights& weights, const TensorView& x) {
   const int64_t n = pass->num_tokens();
-  const int64_t q_size = config.num_heads * config.head_dim, kv_size = config.num_kv_heads * config.head_dim;
+  const int64_t q_size = config.num_heads * config.head_dim,
+                kv_size = config.num_kv_heads * config.head_dim;
   Backend& backend = pass->backend();
   const TensorView q = pass->NewTensor({n, q_size}), k = pass->NewTensor({n, kv_size}),
                    v = pass->NewTensor({n, kv_size});

@@ -10,10 +10,10 @@ namespace thermocline {
 enum class QkNorm { kNone, kPerHead, kAllHeads };
 
 struct AttentionWeights {
-  TensorView q_proj;  // [num_heads * head_dim, hidden]
-  TensorView k_proj;  // [num_kv_heads * head_dim, hidden]
-  TensorView v_proj;  // [num_kv_heads * head_dim, hidden]
-  TensorView o_proj;  // [hidden, num_heads * head_dim]
+  TensorView q_proj;                          // [num_heads * head_dim, hidden]
+  TensorView k_proj;                          // [num_kv_heads * head_dim, hidden]
+  TensorView v_proj;                          // [num_kv_heads * head_dim, hidden]
+  TensorView o_proj;                          // [hidden, num_heads * head_dim]
   TensorView q_bias, k_bias, v_bias, o_bias;  // may be empty
   TensorView q_norm, k_norm;                  // empty without QkNorm
 };
@@ -29,10 +29,11 @@ struct AttentionConfig {
   RopeArgs rope;
 };
 
-// x [N, hidden] -> [N, hidden], in the pass's scratch. Stores the tokens' keys and values, then attends to the stored ones: a token
-// sees its own chunk as later tokens will. Ainslie et al. 2023 (GQA).
-TensorView Attention(ForwardPass* pass, int layer, const AttentionConfig& config, const AttentionWeights& weights,
-                     const TensorView& x);
+// x [N, hidden] -> [N, hidden], in the pass's scratch. Stores the tokens' keys and values, then
+// attends to the stored ones: a token sees its own chunk as later tokens will. Ainslie et al. 2023
+// (GQA).
+TensorView Attention(ForwardPass* pass, int layer, const AttentionConfig& config,
+                     const AttentionWeights& weights, const TensorView& x);
 
 }  // namespace thermocline
 

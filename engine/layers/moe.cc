@@ -2,8 +2,9 @@
 
 namespace thermocline {
 
-absl::Status AddExperts(ForwardPass* pass, int layer, const MoeConfig& config, const TensorView& router,
-                        const TensorView& x, float scale, const TensorView& acc) {
+absl::Status AddExperts(ForwardPass* pass, int layer, const MoeConfig& config,
+                        const TensorView& router, const TensorView& x, float scale,
+                        const TensorView& acc) {
   const int64_t n = pass->num_tokens(), top_k = config.route.top_k;
   Backend& backend = pass->backend();
   const TensorView logits = pass->NewTensor({n, config.num_experts});

@@ -1,4 +1,5 @@
-// ConfigReader: one set of questions to ask a model's configuration, whether it is config.json or GGUF metadata.
+// ConfigReader: one set of questions to ask a model's configuration, whether it is config.json or
+// GGUF metadata.
 #ifndef THERMOCLINE_ENGINE_MODELS_CONFIG_READER_H_
 #define THERMOCLINE_ENGINE_MODELS_CONFIG_READER_H_
 
@@ -12,8 +13,8 @@
 
 namespace thermocline {
 
-// Where a value is found: the key of config.json ("a.b" descends) and the GGUF key without the architecture's prefix. An empty
-// one means that the format does not say, and the default holds.
+// Where a value is found: the key of config.json ("a.b" descends) and the GGUF key without the
+// architecture's prefix. An empty one means that the format does not say, and the default holds.
 struct ConfigKey {
   absl::string_view hf;
   absl::string_view gguf;

@@ -23,8 +23,8 @@ void ReadRope(ConfigReader* reader, DecoderConfig* config) {
   config->rope_theta = reader->FloatOr(
       {newer ? "rope_parameters.rope_theta" : "rope_theta", "rope.freq_base"}, 10000.0);
   const std::string type_key = where + "rope_type", old_type_key = where + "type";
-  const std::string type = reader->StringOr(
-      {type_key, "rope.scaling.type"}, reader->StringOr({old_type_key, ""}, "default"));
+  const std::string type = reader->StringOr({type_key, "rope.scaling.type"},
+                                            reader->StringOr({old_type_key, ""}, "default"));
   RopeScaling& scaling = config->rope_scaling;
   const auto read = [&](absl::string_view name, absl::string_view gguf, double fallback) {
     const std::string key = where + std::string(name);
@@ -66,24 +66,30 @@ DecoderConfig ReadDecoderConfig(absl::string_view architecture, ConfigReader* re
   } else {
     dims.vocab_size = reader->Int({"vocab_size", ""}, 1, kMaxWidth);
   }
-  config.num_attention_heads = reader->Int({"num_attention_heads", "attention.head_count"}, 1, kMaxHeads);
+  config.num_attention_heads =
+      reader->Int({"num_attention_heads", "attention.head_count"}, 1, kMaxHeads);
   dims.num_key_value_heads = reader->IntOr({"num_key_value_heads", "attention.head_count_kv"}, 1,
                                            kMaxHeads, config.num_attention_heads);
   if (config.num_attention_heads % dims.num_key_value_heads != 0) {
-    reader->Fail(absl::StrCat("num_attention_heads = ", config.num_attention_heads,
-                              " is not a multiple of num_key_value_heads = ", dims.num_key_value_heads));
+    reader->Fail(
+        absl::StrCat("num_attention_heads = ", config.num_attention_heads,
+                     " is not a multiple of num_key_value_heads = ", dims.num_key_value_heads));
   }
-  dims.head_dim = reader->IntOr({"head_dim", "attention.key_length"}, 1, kMaxHeadDim,
-                                std::max<int64_t>(1, dims.hidden_size / config.num_attention_heads));
+  dims.head_dim =
+      reader->IntOr({"head_dim", "attention.key_length"}, 1, kMaxHeadDim,
+                    std::max<int64_t>(1, dims.hidden_size / config.num_attention_heads));
   config.rotary_dim = reader->IntOr({"", "rope.dimension_count"}, 2, kMaxHeadDim, dims.head_dim);
   if (config.rotary_dim % 2 != 0 || config.rotary_dim > dims.head_dim) {
-    reader->Fail(absl::StrCat("rotary dimension ", config.rotary_dim, " does not fit head_dim = ", dims.head_dim));
+    reader->Fail(absl::StrCat("rotary dimension ", config.rotary_dim,
+                              " does not fit head_dim = ", dims.head_dim));
   }
-  config.intermediate_size = reader->IntOr({"intermediate_size", "feed_forward_length"}, 1, kMaxWidth, 1);
+  config.intermediate_size =
+      reader->IntOr({"intermediate_size", "feed_forward_length"}, 1, kMaxWidth, 1);
   config.rms_norm_eps = reader->Float({"rms_norm_eps", "attention.layer_norm_rms_epsilon"});
   config.attention_scale = 1.0 / std::sqrt(static_cast<double>(dims.head_dim));
   // A head that GGUF and some folders leave out is the embedding's transpose.
-  const bool has_head = reader->checkpoint().Find(reader->is_gguf() ? "output.weight" : "lm_head.weight") != nullptr;
+  const bool has_head =
+      reader->checkpoint().Find(reader->is_gguf() ? "output.weight" : "lm_head.weight") != nullptr;
   config.tie_word_embeddings = reader->BoolOr({"tie_word_embeddings", ""}, !has_head) || !has_head;
   config.layer_has_experts.assign(static_cast<size_t>(dims.num_hidden_layers), false);
   ReadRope(reader, &config);
@@ -110,19 +116,21 @@ Decoder::Decoder(DecoderConfig config, DecoderNames names)
 void Decoder::DeclareTensors(TensorTable* table) {
   const ModelDims& dims = config_.dims;
   table->num_experts = static_cast<int>(dims.num_experts);
-  table->Matrix({"model.embed_tokens.weight", "token_embd.weight"}, dims.vocab_size, dims.hidden_size,
-                &embed_tokens_);
+  table->Matrix({"model.embed_tokens.weight", "token_embd.weight"}, dims.vocab_size,
+                dims.hidden_size, &embed_tokens_);
   table->Vector({"model.norm.weight", "output_norm.weight"}, dims.hidden_size, &norm_);
   if (!config_.tie_word_embeddings) {
-    table->Matrix({"lm_head.weight", "output.weight"}, dims.vocab_size, dims.hidden_size, &lm_head_);
+    table->Matrix({"lm_head.weight", "output.weight"}, dims.vocab_size, dims.hidden_size,
+                  &lm_head_);
   }
   for (int l = 0; l < dims.num_hidden_layers; ++l) {
     Layer* layer = &layers_[static_cast<size_t>(l)];
-    const std::string hf = absl::StrCat("model.layers.", l, "."), gguf = absl::StrCat("blk.", l, ".");
+    const std::string hf = absl::StrCat("model.layers.", l, "."),
+                      gguf = absl::StrCat("blk.", l, ".");
     table->Vector({hf + "input_layernorm.weight", gguf + "attn_norm.weight"}, dims.hidden_size,
                   &layer->input_layernorm);
-    table->Vector({hf + "post_attention_layernorm.weight", gguf + "ffn_norm.weight"}, dims.hidden_size,
-                  &layer->post_attention_layernorm);
+    table->Vector({hf + "post_attention_layernorm.weight", gguf + "ffn_norm.weight"},
+                  dims.hidden_size, &layer->post_attention_layernorm);
     DeclareAttention(hf, gguf, layer, table);
     DeclareFeedForward(l, hf, gguf, layer, table);
   }
@@ -134,36 +142,48 @@ void Decoder::DeclareAttention(const std::string& hf, const std::string& gguf, L
   const int64_t q = config_.num_attention_heads * dims.head_dim;
   const int64_t kv = dims.num_key_value_heads * dims.head_dim;
   AttentionWeights* a = &layer->attention;
-  table->Matrix({hf + "self_attn.q_proj.weight", gguf + "attn_q.weight"}, q, dims.hidden_size, &a->q_proj);
-  table->Matrix({hf + "self_attn.k_proj.weight", gguf + "attn_k.weight"}, kv, dims.hidden_size, &a->k_proj);
-  table->Matrix({hf + "self_attn.v_proj.weight", gguf + "attn_v.weight"}, kv, dims.hidden_size, &a->v_proj);
-  table->Matrix({hf + "self_attn.o_proj.weight", gguf + "attn_output.weight"}, dims.hidden_size, q, &a->o_proj);
-  table->Vector({hf + "self_attn.q_proj.bias", gguf + "attn_q.bias"}, q, &a->q_bias, /*optional=*/true);
-  table->Vector({hf + "self_attn.k_proj.bias", gguf + "attn_k.bias"}, kv, &a->k_bias, /*optional=*/true);
-  table->Vector({hf + "self_attn.v_proj.bias", gguf + "attn_v.bias"}, kv, &a->v_bias, /*optional=*/true);
-  table->Vector({hf + "self_attn.o_proj.bias", gguf + "attn_output.bias"}, dims.hidden_size, &a->o_bias,
+  table->Matrix({hf + "self_attn.q_proj.weight", gguf + "attn_q.weight"}, q, dims.hidden_size,
+                &a->q_proj);
+  table->Matrix({hf + "self_attn.k_proj.weight", gguf + "attn_k.weight"}, kv, dims.hidden_size,
+                &a->k_proj);
+  table->Matrix({hf + "self_attn.v_proj.weight", gguf + "attn_v.weight"}, kv, dims.hidden_size,
+                &a->v_proj);
+  table->Matrix({hf + "self_attn.o_proj.weight", gguf + "attn_output.weight"}, dims.hidden_size, q,
+                &a->o_proj);
+  table->Vector({hf + "self_attn.q_proj.bias", gguf + "attn_q.bias"}, q, &a->q_bias,
+                /*optional=*/true);
+  table->Vector({hf + "self_attn.k_proj.bias", gguf + "attn_k.bias"}, kv, &a->k_bias,
+                /*optional=*/true);
+  table->Vector({hf + "self_attn.v_proj.bias", gguf + "attn_v.bias"}, kv, &a->v_bias,
+                /*optional=*/true);
+  table->Vector({hf + "self_attn.o_proj.bias", gguf + "attn_output.bias"}, dims.hidden_size,
+                &a->o_bias,
                 /*optional=*/true);
   if (config_.qk_norm == QkNorm::kNone) return;
   const bool per_head = config_.qk_norm == QkNorm::kPerHead;
-  table->Vector({hf + "self_attn.q_norm.weight", gguf + "attn_q_norm.weight"}, per_head ? dims.head_dim : q,
-                &a->q_norm);
-  table->Vector({hf + "self_attn.k_norm.weight", gguf + "attn_k_norm.weight"}, per_head ? dims.head_dim : kv,
-                &a->k_norm);
+  table->Vector({hf + "self_attn.q_norm.weight", gguf + "attn_q_norm.weight"},
+                per_head ? dims.head_dim : q, &a->q_norm);
+  table->Vector({hf + "self_attn.k_norm.weight", gguf + "attn_k_norm.weight"},
+                per_head ? dims.head_dim : kv, &a->k_norm);
 }
 
-void Decoder::DeclareFeedForward(int l, const std::string& hf, const std::string& gguf, Layer* layer,
-                                 TensorTable* table) {
+void Decoder::DeclareFeedForward(int l, const std::string& hf, const std::string& gguf,
+                                 Layer* layer, TensorTable* table) {
   const int64_t hidden = config_.dims.hidden_size;
   if (!config_.layer_has_experts[static_cast<size_t>(l)]) {
     const int64_t width = config_.intermediate_size;
-    table->Matrix({hf + "mlp.gate_proj.weight", gguf + "ffn_gate.weight"}, width, hidden, &layer->mlp.gate);
-    table->Matrix({hf + "mlp.up_proj.weight", gguf + "ffn_up.weight"}, width, hidden, &layer->mlp.up);
-    table->Matrix({hf + "mlp.down_proj.weight", gguf + "ffn_down.weight"}, hidden, width, &layer->mlp.down);
+    table->Matrix({hf + "mlp.gate_proj.weight", gguf + "ffn_gate.weight"}, width, hidden,
+                  &layer->mlp.gate);
+    table->Matrix({hf + "mlp.up_proj.weight", gguf + "ffn_up.weight"}, width, hidden,
+                  &layer->mlp.up);
+    table->Matrix({hf + "mlp.down_proj.weight", gguf + "ffn_down.weight"}, hidden, width,
+                  &layer->mlp.down);
     return;
   }
-  table->Matrix({hf + names_.router, gguf + "ffn_gate_inp.weight"}, config_.dims.num_experts, hidden,
-                &layer->router);
-  const auto matrix = [&](const ExpertMatrix& named, const char* gguf_name, int64_t rows, int64_t cols) {
+  table->Matrix({hf + names_.router, gguf + "ffn_gate_inp.weight"}, config_.dims.num_experts,
+                hidden, &layer->router);
+  const auto matrix = [&](const ExpertMatrix& named, const char* gguf_name, int64_t rows,
+                          int64_t cols) {
     ExpertMatrix m = named;
     m.name = {hf + named.name.hf, gguf + gguf_name};
     m.rows = rows;
@@ -181,20 +201,24 @@ void Decoder::DeclareFeedForward(int l, const std::string& hf, const std::string
   table->Matrix({hf + names_.shared_input, ""}, 2 * shared, hidden, &mlp->gate_up);
   table->Matrix({"", gguf + "ffn_gate_shexp.weight"}, shared, hidden, &mlp->gate);
   table->Matrix({"", gguf + "ffn_up_shexp.weight"}, shared, hidden, &mlp->up);
-  table->Matrix({hf + names_.shared_output, gguf + "ffn_down_shexp.weight"}, hidden, shared, &mlp->down);
+  table->Matrix({hf + names_.shared_output, gguf + "ffn_down_shexp.weight"}, hidden, shared,
+                &mlp->down);
 }
 
 std::vector<float> Decoder::RopeInvFreq(const std::vector<float>& file_factors) const {
   const RopeScaling& scaling = config_.rope_scaling;
   std::vector<float> inv_freq;
   for (int64_t i = 0; i < config_.rotary_dim / 2; ++i) {
-    double freq = std::pow(config_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dim));
+    double freq = std::pow(config_.rope_theta,
+                           -2.0 * static_cast<double>(i) / static_cast<double>(config_.rotary_dim));
     if (!file_factors.empty()) freq /= file_factors[static_cast<size_t>(i)];
     if (scaling.kind == RopeScaling::Kind::kLinear) freq /= scaling.factor;
     if (scaling.kind == RopeScaling::Kind::kLlama3) {
-      // Grattafiori et al. 2024; modeling_rope_utils.py of transformers, _compute_llama3_parameters: long waves are slowed by
-      // `factor`, short ones kept, those between interpolated.
-      const double wavelength = 2.0 * M_PI / freq, original = scaling.original_max_position_embeddings;
+      // Grattafiori et al. 2024; modeling_rope_utils.py of transformers,
+      // _compute_llama3_parameters: long waves are slowed by `factor`, short ones kept, those
+      // between interpolated.
+      const double wavelength = 2.0 * M_PI / freq,
+                   original = scaling.original_max_position_embeddings;
       if (wavelength > original / scaling.low_freq_factor) {
         freq /= scaling.factor;
       } else if (wavelength >= original / scaling.high_freq_factor) {
@@ -226,7 +250,8 @@ absl::StatusOr<TensorView> Decoder::Forward(ForwardPass* pass) const {
   const int64_t num_tokens = pass->num_tokens();
   const TensorView h = pass->NewTensor({num_tokens, dims.hidden_size});
   const TensorView x = pass->NewTensor({num_tokens, dims.hidden_size});
-  backend.EmbedTokens(embed_tokens_, pass->token_ids(), static_cast<float>(config_.embedding_multiplier), h);
+  backend.EmbedTokens(embed_tokens_, pass->token_ids(),
+                      static_cast<float>(config_.embedding_multiplier), h);
   if (absl::Status s = pass->Observe(0, h); !s.ok()) return s;
   for (int l = 0; l < dims.num_hidden_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
@@ -243,7 +268,8 @@ absl::StatusOr<TensorView> Decoder::Forward(ForwardPass* pass) const {
   backend.RmsNorm(last, norm_, eps, last);
   const Projection head = {config_.tie_word_embeddings ? embed_tokens_ : lm_head_, {}, logits};
   backend.MatMul(last, pass->logits_roles(), {&head, 1});
-  if (config_.logits_scaling != 1.0) backend.Scale(logits, static_cast<float>(1.0 / config_.logits_scaling));
+  if (config_.logits_scaling != 1.0)
+    backend.Scale(logits, static_cast<float>(1.0 / config_.logits_scaling));
   return logits;
 }
 
@@ -260,7 +286,8 @@ absl::Status Decoder::FeedForward(ForwardPass* pass, int l, const TensorView& x,
                          .route = {.top_k = static_cast<int>(config_.dims.num_experts_per_tok),
                                    .softmax_before_top_k = config_.softmax_before_top_k,
                                    .normalize = config_.norm_topk_prob}};
-  if (absl::Status s = AddExperts(pass, l, moe, layer.router, x, scale, residual); !s.ok()) return s;
+  if (absl::Status s = AddExperts(pass, l, moe, layer.router, x, scale, residual); !s.ok())
+    return s;
   if (config_.shared_intermediate_size > 0) {
     backend.AddScaled(Mlp(pass, layer.shared_mlp, x), scale, residual);
   }

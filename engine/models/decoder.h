@@ -1,12 +1,14 @@
-// Decoder: the pre-norm transformer that all supported architectures share, with their differences as configuration.
+// Decoder: the pre-norm transformer that all supported architectures share, with their differences
+// as configuration.
 //
 //   h = embedding_multiplier * embed(token)
 //   per layer:  h += residual_multiplier * Attention(RmsNorm(h))
 //               h += residual_multiplier * FeedForward(RmsNorm(h))
 //   logits = lm_head(RmsNorm(h)) / logits_scaling
 //
-// FeedForward is a gated MLP, or a router with experts, or experts plus a shared one. An architecture file fills
-// DecoderConfig and DecoderNames; one whose formula differs derives its own Model instead.
+// FeedForward is a gated MLP, or a router with experts, or experts plus a shared one. An
+// architecture file fills DecoderConfig and DecoderNames; one whose formula differs derives its own
+// Model instead.
 #ifndef THERMOCLINE_ENGINE_MODELS_DECODER_H_
 #define THERMOCLINE_ENGINE_MODELS_DECODER_H_
 
@@ -55,8 +57,8 @@ struct DecoderConfig {
   double logits_scaling = 1.0;
 };
 
-// Hugging Face names that differ between architectures, under "model.layers.{l}." unless they start with "model."; GGUF
-// names are the same for all.
+// Hugging Face names that differ between architectures, under "model.layers.{l}." unless they start
+// with "model."; GGUF names are the same for all.
 struct DecoderNames {
   std::string router = "mlp.gate.weight";
   ExpertMatrix gate = {{"mlp.experts.{e}.gate_proj.weight", ""}};
@@ -67,9 +69,11 @@ struct DecoderNames {
   std::string shared_output;
 };
 
-// Reads what every architecture has: sizes, heads, RoPE in both styles of config.json and in GGUF. Errors stay in the reader.
+// Reads what every architecture has: sizes, heads, RoPE in both styles of config.json and in GGUF.
+// Errors stay in the reader.
 DecoderConfig ReadDecoderConfig(absl::string_view architecture, ConfigReader* reader);
-// Marks all layers as having experts and reads num_experts and num_experts_per_tok under the given keys.
+// Marks all layers as having experts and reads num_experts and num_experts_per_tok under the given
+// keys.
 void ReadExpertCounts(ConfigKey num_experts, ConfigKey num_experts_per_tok, ConfigReader* reader,
                       DecoderConfig* config);
 
@@ -93,10 +97,12 @@ class Decoder : public Model {
     MlpWeights shared_mlp;  // empty without a shared expert
   };
 
-  void DeclareAttention(const std::string& hf, const std::string& gguf, Layer* layer, TensorTable* table);
+  void DeclareAttention(const std::string& hf, const std::string& gguf, Layer* layer,
+                        TensorTable* table);
   void DeclareFeedForward(int l, const std::string& hf, const std::string& gguf, Layer* layer,
                           TensorTable* table);
-  absl::Status FeedForward(ForwardPass* pass, int l, const TensorView& x, const TensorView& residual) const;
+  absl::Status FeedForward(ForwardPass* pass, int l, const TensorView& x,
+                           const TensorView& residual) const;
 
   DecoderConfig config_;
   DecoderNames names_;

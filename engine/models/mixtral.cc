@@ -6,8 +6,8 @@ namespace thermocline {
 
 std::unique_ptr<Model> MakeMixtral(ConfigReader* reader) {
   DecoderConfig config = ReadDecoderConfig("mixtral", reader);
-  ReadExpertCounts({"num_local_experts", "expert_count"}, {"num_experts_per_tok", "expert_used_count"}, reader,
-                   &config);
+  ReadExpertCounts({"num_local_experts", "expert_count"},
+                   {"num_experts_per_tok", "expert_used_count"}, reader, &config);
   config.moe_intermediate_size = config.intermediate_size;
   config.rope_interleaved = reader->is_gguf();
   config.norm_topk_prob = true;

@@ -1,4 +1,5 @@
-// Model: an architecture with its configuration and, after loading, its weights. Const from then on.
+// Model: an architecture with its configuration and, after loading, its weights. Const from then
+// on.
 #ifndef THERMOCLINE_ENGINE_MODELS_MODEL_H_
 #define THERMOCLINE_ENGINE_MODELS_MODEL_H_
 
@@ -36,13 +37,16 @@ class Model {
   virtual ~Model() = default;
 
   virtual const ModelDims& dims() const = 0;
-  // Every tensor with its place in this object. The loader fills the places; they stay valid as long as the WeightStore.
+  // Every tensor with its place in this object. The loader fills the places; they stay valid as
+  // long as the WeightStore.
   virtual void DeclareTensors(TensorTable* table) = 0;
   // Called once after the dense tensors are loaded.
-  // inv_freq [rotary_dim / 2] in radians per position, to be placed in device memory at *target; empty without RoPE.
+  // inv_freq [rotary_dim / 2] in radians per position, to be placed in device memory at *target;
+  // empty without RoPE.
   virtual std::vector<float> RopeInvFreq(const std::vector<float>& file_factors) const = 0;
   virtual TensorView* mutable_rope_inv_freq() = 0;
-  // Runs the layers over the pass's batch and returns logits [num logits rows, vocab] f32 in the pass's memory.
+  // Runs the layers over the pass's batch and returns logits [num logits rows, vocab] f32 in the
+  // pass's memory.
   virtual absl::StatusOr<TensorView> Forward(ForwardPass* pass) const = 0;
 };
 

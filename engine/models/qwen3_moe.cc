@@ -1,5 +1,5 @@
-// Qwen3-MoE: per-head normalisation of queries and keys, softmax-routed experts, optionally dense layers.
-// Source: Qwen3 technical report 2025; modeling_qwen3_moe.py of transformers.
+// Qwen3-MoE: per-head normalisation of queries and keys, softmax-routed experts, optionally dense
+// layers. Source: Qwen3 technical report 2025; modeling_qwen3_moe.py of transformers.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -9,8 +9,9 @@ namespace thermocline {
 
 std::unique_ptr<Model> MakeQwen3Moe(ConfigReader* reader) {
   DecoderConfig config = ReadDecoderConfig("qwen3_moe", reader);
-  ReadExpertCounts({reader->Has({"num_experts", ""}) ? "num_experts" : "num_local_experts", "expert_count"},
-                   {"num_experts_per_tok", "expert_used_count"}, reader, &config);
+  ReadExpertCounts(
+      {reader->Has({"num_experts", ""}) ? "num_experts" : "num_local_experts", "expert_count"},
+      {"num_experts_per_tok", "expert_used_count"}, reader, &config);
   config.moe_intermediate_size =
       reader->Int({"moe_intermediate_size", "expert_feed_forward_length"}, 1, 1 << 24);
   config.qk_norm = QkNorm::kPerHead;

@@ -24,14 +24,16 @@ constexpr ModelEntry kModels[] = {
 
 std::string SupportedArchitectures() {
   std::string names;
-  for (const ModelEntry& entry : kModels) absl::StrAppend(&names, names.empty() ? "" : ", ", entry.hf);
+  for (const ModelEntry& entry : kModels)
+    absl::StrAppend(&names, names.empty() ? "" : ", ", entry.hf);
   return names;
 }
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint) {
   ConfigReader reader(checkpoint);
   std::string name = reader.architecture();
-  if (reader.is_gguf() && name == "llama" && reader.IntOr({"", "expert_count"}, 0, 1 << 20, 0) > 0) {
+  if (reader.is_gguf() && name == "llama" &&
+      reader.IntOr({"", "expert_count"}, 0, 1 << 20, 0) > 0) {
     name = "llama+experts";
   }
   for (const ModelEntry& entry : kModels) {

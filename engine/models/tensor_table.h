@@ -10,7 +10,8 @@
 
 namespace thermocline {
 
-// Names of one tensor in the two formats; empty where the format stores it under another one. "{l}" stands for the layer, "{e}" for the expert.
+// Names of one tensor in the two formats; empty where the format stores it under another one. "{l}"
+// stands for the layer, "{e}" for the expert.
 struct TensorName {
   std::string hf;
   std::string gguf;
@@ -25,8 +26,9 @@ struct DenseTensor {
   TensorView* target = nullptr;
 };
 
-// One of an expert's three matrices, [rows, cols]. In GGUF, and in Hugging Face folders when `hf_fused_rows` > 0, all experts
-// share a tensor [num_experts, fused rows, cols] of which expert e owns rows [hf_first_row, hf_first_row + rows).
+// One of an expert's three matrices, [rows, cols]. In GGUF, and in Hugging Face folders when
+// `hf_fused_rows` > 0, all experts share a tensor [num_experts, fused rows, cols] of which expert e
+// owns rows [hf_first_row, hf_first_row + rows).
 struct ExpertMatrix {
   TensorName name;
   int64_t rows = 0;
@@ -46,7 +48,8 @@ struct TensorTable {
   std::vector<ExpertLayer> experts;  // layers that have experts
 
   // [out, in] in the file's own format.
-  void Matrix(TensorName name, int64_t rows, int64_t cols, TensorView* target, bool optional = false) {
+  void Matrix(TensorName name, int64_t rows, int64_t cols, TensorView* target,
+              bool optional = false) {
     dense.push_back({std::move(name), {rows, cols}, false, optional, target});
   }
   // [size] f32.

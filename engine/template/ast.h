@@ -48,15 +48,15 @@ using StmtPtr = std::unique_ptr<Stmt>;
 using Body = std::vector<StmtPtr>;
 
 enum class StmtKind {
-  kText,    // text
-  kOutput,  // expr
-  kIf,      // expr, body, otherwise
-  kFor,     // targets in expr [if condition], body, otherwise
-  kSet,     // targets (names, or one attribute) = expr; without expr: body
-  kMacro,   // text ( parameters ), body
-  kCallBlock,  // expr is a call whose caller() is body with `parameters`
+  kText,         // text
+  kOutput,       // expr
+  kIf,           // expr, body, otherwise
+  kFor,          // targets in expr [if condition], body, otherwise
+  kSet,          // targets (names, or one attribute) = expr; without expr: body
+  kMacro,        // text ( parameters ), body
+  kCallBlock,    // expr is a call whose caller() is body with `parameters`
   kFilterBlock,  // expr filters the body's output
-  kBlock,   // body only
+  kBlock,        // body only
   kBreak,
   kContinue,
 };

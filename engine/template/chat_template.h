@@ -22,16 +22,19 @@ class ChatTemplate {
   // INVALID_ARGUMENT with the line of a syntax error.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Create(absl::string_view source);
 
-  // `inputs` is a JSON object: messages, tools, add_generation_prompt and whatever arguments the template knows. `special` gives
-  // bos_token, eos_token and the like. Rendered as transformers does it, inside `budget`.
-  absl::StatusOr<std::string> Render(const nlohmann::ordered_json& inputs, const std::map<std::string, std::string>& special,
+  // `inputs` is a JSON object: messages, tools, add_generation_prompt and whatever arguments the
+  // template knows. `special` gives bos_token, eos_token and the like. Rendered as transformers
+  // does it, inside `budget`.
+  absl::StatusOr<std::string> Render(const nlohmann::ordered_json& inputs,
+                                     const std::map<std::string, std::string>& special,
                                      jinja::Budget budget = {}) const;
 
  private:
   jinja::Body body_;
 };
 
-// bos_token, eos_token, pad_token and unk_token as a template sees them. Without a tokenizer: <s>, </s>, <pad>, <unk>.
+// bos_token, eos_token, pad_token and unk_token as a template sees them. Without a tokenizer: <s>,
+// </s>, <pad>, <unk>.
 std::map<std::string, std::string> SpecialTokenTexts(const Tokenizer* tokenizer);
 
 }  // namespace thermocline

@@ -13,7 +13,9 @@ namespace {
 
 using Filter = Value (*)(Interpreter*, const Value&, const Arguments&);
 
-bool FlagOr(const Value* value, bool fallback) { return value != nullptr ? value->Truthy() : fallback; }
+bool FlagOr(const Value* value, bool fallback) {
+  return value != nullptr ? value->Truthy() : fallback;
+}
 
 int64_t IntOr(const Value* value, int64_t fallback) {
   return value != nullptr && (value->is_int() || value->is_bool()) ? value->integer() : fallback;
@@ -70,18 +72,22 @@ Value Join(Interpreter* in, const Value& v, const Arguments& a) {
     if (!first) text += separator;
     first = false;
     text += (attribute != nullptr ? AttributePath(in, item, *attribute) : item).Str();
-    if (!in->ChargeMemory(static_cast<int64_t>(separator.size()) + item.weight() * 32)) return Value();
+    if (!in->ChargeMemory(static_cast<int64_t>(separator.size()) + item.weight() * 32))
+      return Value();
   }
   return Made(in, std::move(text));
 }
 
 Value ToJson(Interpreter* in, const Value& v, const Arguments& a) {
-  if (v.is_undefined()) return in->Fail(absl::StrCat("'", v.undefined_name(), "' is undefined: not JSON"));
+  if (v.is_undefined())
+    return in->Fail(absl::StrCat("'", v.undefined_name(), "' is undefined: not JSON"));
   const Value* indent = a.Find(0, "indent");
   for (const auto& [name, value] : a.named) {
     if (name == "indent") indent = &value;
   }
-  return Made(in, v.ToJson(indent != nullptr && indent->is_int() ? static_cast<int>(std::clamp<int64_t>(indent->integer(), 0, 64)) : -1,
+  return Made(in, v.ToJson(indent != nullptr && indent->is_int()
+                               ? static_cast<int>(std::clamp<int64_t>(indent->integer(), 0, 64))
+                               : -1,
                            FlagOr(a.Find(9, "sort_keys"), false)));
 }
 
@@ -94,7 +100,8 @@ Value ToInt(Interpreter*, const Value& v, const Arguments& a) {
   int64_t i = 0;
   double d = 0.0;
   if (v.is_string() && absl::SimpleAtoi(v.string(), &i)) return Value(i);
-  if (v.is_string() && absl::SimpleAtod(v.string(), &d) && std::fabs(d) < 9e18) return Value(static_cast<int64_t>(d));
+  if (v.is_string() && absl::SimpleAtod(v.string(), &d) && std::fabs(d) < 9e18)
+    return Value(static_cast<int64_t>(d));
   return fallback;
 }
 
@@ -109,8 +116,10 @@ Value Items(Interpreter* in, const Value& v, const Arguments&) {
   List items;
   if (v.is_undefined()) return Value::MakeList({});
   if (!v.is_dict()) return in->Fail(absl::StrCat("items of a ", v.TypeName()));
-  for (const auto& [key, value] : v.dict()) items.push_back(Value::MakeList({key, value}, /*tuple=*/true));
-  return in->ChargeSteps(static_cast<int64_t>(items.size())) ? Value::MakeList(std::move(items)) : Value();
+  for (const auto& [key, value] : v.dict())
+    items.push_back(Value::MakeList({key, value}, /*tuple=*/true));
+  return in->ChargeSteps(static_cast<int64_t>(items.size())) ? Value::MakeList(std::move(items))
+                                                             : Value();
 }
 
 // Sorts by keys that `key_of` makes; case folded unless told otherwise, as Jinja does.
@@ -137,15 +146,18 @@ Value Sorted(Interpreter* in, List items, bool reverse, bool case_sensitive,
 
 Value Sort(Interpreter* in, const Value& v, const Arguments& a) {
   const Value* attribute = a.Find(2, "attribute");
-  return Sorted(in, in->Iterate(v), FlagOr(a.Find(0, "reverse"), false), FlagOr(a.Find(1, "case_sensitive"), false),
-                [&](const Value& item) { return attribute != nullptr ? AttributePath(in, item, *attribute) : item; });
+  return Sorted(in, in->Iterate(v), FlagOr(a.Find(0, "reverse"), false),
+                FlagOr(a.Find(1, "case_sensitive"), false), [&](const Value& item) {
+                  return attribute != nullptr ? AttributePath(in, item, *attribute) : item;
+                });
 }
 
 Value DictSort(Interpreter* in, const Value& v, const Arguments& a) {
   const bool by_value = TextOr(a.Find(1, "by"), "key") == "value";
   const Value items = Items(in, v, {});
   if (!in->ok()) return Value();
-  return Sorted(in, items.list(), FlagOr(a.Find(2, "reverse"), false), FlagOr(a.Find(0, "case_sensitive"), false),
+  return Sorted(in, items.list(), FlagOr(a.Find(2, "reverse"), false),
+                FlagOr(a.Find(0, "case_sensitive"), false),
                 [&](const Value& pair) { return pair.list()[by_value ? 1 : 0]; });
 }
 
@@ -153,7 +165,8 @@ Value Unique(Interpreter* in, const Value& v, const Arguments&) {
   List kept;
   for (const Value& item : in->Iterate(v)) {
     if (!in->ChargeSteps(static_cast<int64_t>(kept.size()))) return Value();
-    const bool seen = std::any_of(kept.begin(), kept.end(), [&](const Value& k) { return k.Equals(item); });
+    const bool seen =
+        std::any_of(kept.begin(), kept.end(), [&](const Value& k) { return k.Equals(item); });
     if (!seen) kept.push_back(item);
   }
   return Value::MakeList(std::move(kept));
@@ -175,7 +188,8 @@ Value Map(Interpreter* in, const Value& v, const Arguments& a) {
     if (name == "attribute") attribute = &value;
     if (name == "default") fallback = &value;
   }
-  if (attribute == nullptr && a.positional.empty()) return in->Fail("map needs a filter or an attribute");
+  if (attribute == nullptr && a.positional.empty())
+    return in->Fail("map needs a filter or an attribute");
   Arguments rest;
   if (attribute == nullptr) rest.positional.assign(a.positional.begin() + 1, a.positional.end());
   List mapped;
@@ -197,12 +211,15 @@ Value Select(Interpreter* in, const Value& v, const Arguments& a, bool by_attrib
   const Value attribute = by_attribute ? a.positional[next++] : Value();
   const std::string test = next < a.positional.size() ? a.positional[next++].Str() : "";
   Arguments rest;
-  rest.positional.assign(a.positional.begin() + static_cast<ptrdiff_t>(std::min(next, a.positional.size())), a.positional.end());
+  rest.positional.assign(
+      a.positional.begin() + static_cast<ptrdiff_t>(std::min(next, a.positional.size())),
+      a.positional.end());
   List kept;
   if (!v.Truthy()) return Value::MakeList({});
   for (const Value& item : in->Iterate(v)) {
     const Value subject = by_attribute ? AttributePath(in, item, attribute) : item;
-    const bool holds = test.empty() ? subject.Truthy() : ApplyTest(in, test, subject, rest).Truthy();
+    const bool holds =
+        test.empty() ? subject.Truthy() : ApplyTest(in, test, subject, rest).Truthy();
     if (!in->ok()) return Value();
     if (holds == wanted) kept.push_back(item);
   }
@@ -212,7 +229,9 @@ Value Select(Interpreter* in, const Value& v, const Arguments& a, bool by_attrib
 Value Indent(Interpreter* in, const Value& v, const Arguments& a) {
   const Value* width = a.Find(0, "width");
   const std::string prefix =
-      width != nullptr && width->is_string() ? width->string() : std::string(static_cast<size_t>(std::clamp<int64_t>(IntOr(width, 4), 0, 1000)), ' ');
+      width != nullptr && width->is_string()
+          ? width->string()
+          : std::string(static_cast<size_t>(std::clamp<int64_t>(IntOr(width, 4), 0, 1000)), ' ');
   const bool first = FlagOr(a.Find(1, "first"), false), blank = FlagOr(a.Find(2, "blank"), false);
   std::string text;
   const std::string source = v.Str();
@@ -230,10 +249,14 @@ Value Indent(Interpreter* in, const Value& v, const Arguments& a) {
 
 Value Round(Interpreter* in, const Value& v, const Arguments& a) {
   if (!v.is_number()) return in->Fail("round of something that is not a number");
-  const double scale = std::pow(10.0, static_cast<double>(std::clamp<int64_t>(IntOr(a.Find(0, "precision"), 0), -15, 15)));
+  const double scale = std::pow(
+      10.0, static_cast<double>(std::clamp<int64_t>(IntOr(a.Find(0, "precision"), 0), -15, 15)));
   const std::string method = TextOr(a.Find(1, "method"), "common");
   const double x = v.number() * scale;
-  return Value((method == "ceil" ? std::ceil(x) : method == "floor" ? std::floor(x) : std::nearbyint(x)) / scale);
+  return Value((method == "ceil"    ? std::ceil(x)
+                : method == "floor" ? std::floor(x)
+                                    : std::nearbyint(x)) /
+               scale);
 }
 
 Value Extreme(Interpreter* in, const Value& v, bool largest) {
@@ -251,7 +274,8 @@ Value Sum(Interpreter* in, const Value& v, const Arguments& a) {
   const Value* start = a.Find(1, "start");
   Value total = start != nullptr ? *start : Value(0);
   for (const Value& item : in->Iterate(v)) {
-    total = Arithmetic(in, "+", total, attribute != nullptr ? AttributePath(in, item, *attribute) : item);
+    total = Arithmetic(in, "+", total,
+                       attribute != nullptr ? AttributePath(in, item, *attribute) : item);
   }
   return total;
 }
@@ -261,7 +285,8 @@ Value Batch(Interpreter* in, const Value& v, const Arguments& a) {
   List batches, current;
   for (const Value& item : in->Iterate(v)) {
     current.push_back(item);
-    if (static_cast<int64_t>(current.size()) == size) batches.push_back(Value::MakeList(std::exchange(current, {})));
+    if (static_cast<int64_t>(current.size()) == size)
+      batches.push_back(Value::MakeList(std::exchange(current, {})));
   }
   if (!current.empty()) batches.push_back(Value::MakeList(std::move(current)));
   return Value::MakeList(std::move(batches));
@@ -271,12 +296,23 @@ Value Escape(Interpreter* in, const Value& v, const Arguments&) {
   std::string text;
   for (char c : v.Str()) {
     switch (c) {
-      case '&': text += "&amp;"; break;
-      case '<': text += "&lt;"; break;
-      case '>': text += "&gt;"; break;
-      case '"': text += "&#34;"; break;
-      case '\'': text += "&#39;"; break;
-      default: text.push_back(c);
+      case '&':
+        text += "&amp;";
+        break;
+      case '<':
+        text += "&lt;";
+        break;
+      case '>':
+        text += "&gt;";
+        break;
+      case '"':
+        text += "&#34;";
+        break;
+      case '\'':
+        text += "&#39;";
+        break;
+      default:
+        text.push_back(c);
     }
   }
   return Made(in, std::move(text));
@@ -293,7 +329,9 @@ Value Format(Interpreter* in, const Value& v, const Arguments& a) {
       continue;
     }
     const size_t begin = i++;
-    while (i < format.size() && absl::string_view("-+ 0#.123456789").find(format[i]) != absl::string_view::npos) ++i;
+    while (i < format.size() &&
+           absl::string_view("-+ 0#.123456789").find(format[i]) != absl::string_view::npos)
+      ++i;
     if (i >= format.size() || i - begin > 8) return in->Fail("a bad format");
     const char kind = format[i];
     if (kind == '%') {
@@ -309,7 +347,9 @@ Value Format(Interpreter* in, const Value& v, const Arguments& a) {
     } else if (!value.is_number()) {
       return in->Fail("a format needs a number");
     } else if (kind == 'd' || kind == 'i' || kind == 'x' || kind == 'X') {
-      const int64_t whole = value.is_double() ? static_cast<int64_t>(std::clamp(value.number(), -9e18, 9e18)) : value.integer();
+      const int64_t whole = value.is_double()
+                                ? static_cast<int64_t>(std::clamp(value.number(), -9e18, 9e18))
+                                : value.integer();
       spec += std::string("ll") + (kind == 'i' ? 'd' : kind);
       std::snprintf(buffer, sizeof(buffer), spec.c_str(), static_cast<long long>(whole));
       text += buffer;
@@ -330,18 +370,25 @@ Value Replace(Interpreter* in, const Value& v, const Arguments& a) {
   if (from == nullptr || to == nullptr) return in->Fail("replace needs two arguments");
   const std::string text = v.Str(), old_text = from->Str(), new_text = to->Str();
   const int64_t hits = old_text.empty() ? 0 : static_cast<int64_t>(text.size() / old_text.size());
-  if (!in->ChargeMemory(static_cast<int64_t>(text.size())) || hits * static_cast<int64_t>(new_text.size()) > (int64_t{1} << 30)) {
+  if (!in->ChargeMemory(static_cast<int64_t>(text.size())) ||
+      hits * static_cast<int64_t>(new_text.size()) > (int64_t{1} << 30)) {
     return in->Fail("replace makes too large a text");
   }
   return Made(in, ReplaceAll(text, old_text, new_text, IntOr(a.Find(2, "count"), -1)));
 }
 
-Value First(Interpreter* in, const Value& v, const Arguments&) { return in->Attribute(Value::MakeList(in->Iterate(v)), Value(0)); }
-Value Last(Interpreter* in, const Value& v, const Arguments&) { return in->Attribute(Value::MakeList(in->Iterate(v)), Value(-1)); }
+Value First(Interpreter* in, const Value& v, const Arguments&) {
+  return in->Attribute(Value::MakeList(in->Iterate(v)), Value(0));
+}
+Value Last(Interpreter* in, const Value& v, const Arguments&) {
+  return in->Attribute(Value::MakeList(in->Iterate(v)), Value(-1));
+}
 
 Value Abs(Interpreter* in, const Value& v, const Arguments&) {
   if (!v.is_number()) return in->Fail("abs of something that is not a number");
-  return v.is_double() ? Value(std::fabs(v.number())) : v.integer() < 0 ? Arithmetic(in, "-", Value(0), v) : v;
+  return v.is_double()     ? Value(std::fabs(v.number()))
+         : v.integer() < 0 ? Arithmetic(in, "-", Value(0), v)
+                           : v;
 }
 
 struct NamedFilter {
@@ -352,7 +399,8 @@ struct NamedFilter {
 constexpr NamedFilter kFilters[] = {
     {"abs", &Abs},
     {"batch", &Batch},
-    {"capitalize", [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Capitalize(v.Str())); }},
+    {"capitalize", [](Interpreter* in, const Value& v,
+                      const Arguments&) { return Made(in, Capitalize(v.Str())); }},
     {"count", &Length},
     {"d", &Default},
     {"default", &Default},
@@ -368,35 +416,45 @@ constexpr NamedFilter kFilters[] = {
     {"join", &Join},
     {"last", &Last},
     {"length", &Length},
-    {"list", [](Interpreter* in, const Value& v, const Arguments&) { return Value::MakeList(in->Iterate(v)); }},
-    {"lower", [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Lower(v.Str())); }},
+    {"list", [](Interpreter* in, const Value& v,
+                const Arguments&) { return Value::MakeList(in->Iterate(v)); }},
+    {"lower",
+     [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Lower(v.Str())); }},
     {"map", &Map},
     {"max", [](Interpreter* in, const Value& v, const Arguments&) { return Extreme(in, v, true); }},
-    {"min", [](Interpreter* in, const Value& v, const Arguments&) { return Extreme(in, v, false); }},
-    {"reject", [](Interpreter* in, const Value& v, const Arguments& a) { return Select(in, v, a, false, false); }},
-    {"rejectattr", [](Interpreter* in, const Value& v, const Arguments& a) { return Select(in, v, a, true, false); }},
+    {"min",
+     [](Interpreter* in, const Value& v, const Arguments&) { return Extreme(in, v, false); }},
+    {"reject", [](Interpreter* in, const Value& v,
+                  const Arguments& a) { return Select(in, v, a, false, false); }},
+    {"rejectattr", [](Interpreter* in, const Value& v,
+                      const Arguments& a) { return Select(in, v, a, true, false); }},
     {"replace", &Replace},
     {"reverse", &Reverse},
     {"round", &Round},
     {"safe", [](Interpreter*, const Value& v, const Arguments&) { return v; }},
-    {"select", [](Interpreter* in, const Value& v, const Arguments& a) { return Select(in, v, a, false, true); }},
-    {"selectattr", [](Interpreter* in, const Value& v, const Arguments& a) { return Select(in, v, a, true, true); }},
+    {"select", [](Interpreter* in, const Value& v,
+                  const Arguments& a) { return Select(in, v, a, false, true); }},
+    {"selectattr", [](Interpreter* in, const Value& v,
+                      const Arguments& a) { return Select(in, v, a, true, true); }},
     {"sort", &Sort},
     {"string", [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, v.Str()); }},
     {"sum", &Sum},
-    {"title", [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Title(v.Str())); }},
+    {"title",
+     [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Title(v.Str())); }},
     {"tojson", &ToJson},
     {"trim",
      [](Interpreter* in, const Value& v, const Arguments& a) {
        return Made(in, Strip(v.Str(), TextOr(a.Find(0, "chars"), ""), Side::kBoth));
      }},
     {"unique", &Unique},
-    {"upper", [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Upper(v.Str())); }},
+    {"upper",
+     [](Interpreter* in, const Value& v, const Arguments&) { return Made(in, Upper(v.Str())); }},
 };
 
 }  // namespace
 
-Value ApplyFilter(Interpreter* in, absl::string_view name, const Value& input, const Arguments& arguments) {
+Value ApplyFilter(Interpreter* in, absl::string_view name, const Value& input,
+                  const Arguments& arguments) {
   int64_t weight = input.weight();
   for (const Value& argument : arguments.positional) weight += argument.weight();
   if (!in->ChargeSteps(weight)) return Value();
@@ -431,7 +489,8 @@ Value ApplyTest(Interpreter* in, absl::string_view name, const Value& v, const A
   if (is({"even"})) return v.is_int() && v.integer() % 2 == 0;
   if (is({"lower"})) return v.is_string() && v.string() == Lower(v.string());
   if (is({"upper"})) return v.is_string() && v.string() == Upper(v.string());
-  if (argument == nullptr) return in->Fail(absl::StrCat("test \"", name, "\" is not supported or lacks its argument"));
+  if (argument == nullptr)
+    return in->Fail(absl::StrCat("test \"", name, "\" is not supported or lacks its argument"));
   if (is({"eq", "equalto", "==", "sameas"})) return v.Equals(*argument);
   if (is({"ne", "!="})) return !v.Equals(*argument);
   if (is({"lt", "lessthan", "<"})) return Less(in, v, *argument);
@@ -439,10 +498,12 @@ Value ApplyTest(Interpreter* in, absl::string_view name, const Value& v, const A
   if (is({"le", "<="})) return !Less(in, *argument, v);
   if (is({"ge", ">="})) return !Less(in, v, *argument);
   if (is({"divisibleby"})) {
-    return v.is_int() && argument->is_int() && argument->integer() > 0 && v.integer() % argument->integer() == 0;
+    return v.is_int() && argument->is_int() && argument->integer() > 0 &&
+           v.integer() % argument->integer() == 0;
   }
   if (is({"in"})) {
-    if (argument->is_string()) return v.is_string() && argument->string().find(v.string()) != std::string::npos;
+    if (argument->is_string())
+      return v.is_string() && argument->string().find(v.string()) != std::string::npos;
     for (const Value& item : in->Iterate(*argument)) {
       if (item.Equals(v)) return true;
     }

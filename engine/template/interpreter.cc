@@ -158,32 +158,34 @@ Interpreter::Flow Interpreter::RunFor(const Stmt& stmt, const Value& iterable, i
   const int64_t count = static_cast<int64_t>(items.size());
   for (int64_t i = 0; i < count && ok(); ++i) {
     const size_t at = static_cast<size_t>(i);
-    Dict loop = {{"index", i + 1},
-                 {"index0", i},
-                 {"first", i == 0},
-                 {"last", i + 1 == count},
-                 {"length", count},
-                 {"revindex", count - i},
-                 {"revindex0", count - i - 1},
-                 {"depth", depth + 1},
-                 {"depth0", depth},
-                 {"previtem", i > 0 ? items[at - 1] : Value::MakeUndefined("loop.previtem")},
-                 {"nextitem", i + 1 < count ? items[at + 1] : Value::MakeUndefined("loop.nextitem")},
-                 {"cycle", Value::MakeFunction([i](Interpreter* in, const Arguments& a) {
-                    if (a.positional.empty()) return in->Fail("loop.cycle needs values");
-                    return a.positional[static_cast<size_t>(i) % a.positional.size()];
-                  })}};
+    Dict loop = {
+        {"index", i + 1},
+        {"index0", i},
+        {"first", i == 0},
+        {"last", i + 1 == count},
+        {"length", count},
+        {"revindex", count - i},
+        {"revindex0", count - i - 1},
+        {"depth", depth + 1},
+        {"depth0", depth},
+        {"previtem", i > 0 ? items[at - 1] : Value::MakeUndefined("loop.previtem")},
+        {"nextitem", i + 1 < count ? items[at + 1] : Value::MakeUndefined("loop.nextitem")},
+        {"cycle", Value::MakeFunction([i](Interpreter* in, const Arguments& a) {
+           if (a.positional.empty()) return in->Fail("loop.cycle needs values");
+           return a.positional[static_cast<size_t>(i) % a.positional.size()];
+         })}};
     scopes_.emplace_back();
     scopes_.back()["loop"] = Value::MakeDict(std::move(loop));
     if (stmt.recursive) {
-      scopes_.back()["loop"].Set("__call__", Value::MakeFunction([&stmt, depth](Interpreter* in, const Arguments& a) {
-        if (a.positional.empty()) return in->Fail("loop() needs a list");
-        std::string outer;
-        outer.swap(in->output_);
-        in->RunFor(stmt, a.positional[0], depth + 1);
-        outer.swap(in->output_);
-        return Value(std::move(outer));
-      }));
+      scopes_.back()["loop"].Set(
+          "__call__", Value::MakeFunction([&stmt, depth](Interpreter* in, const Arguments& a) {
+            if (a.positional.empty()) return in->Fail("loop() needs a list");
+            std::string outer;
+            outer.swap(in->output_);
+            in->RunFor(stmt, a.positional[0], depth + 1);
+            outer.swap(in->output_);
+            return Value(std::move(outer));
+          }));
     }
     Assign(stmt.targets, items[at]);
     const Flow flow = Run(stmt.body);
@@ -218,7 +220,8 @@ void Interpreter::Assign(const std::vector<ExprPtr>& targets, const Value& value
   }
   const Value object = Evaluate(*target.children[0]);
   if (!object.is_namespace()) {
-    Fail(absl::StrCat("cannot set attribute \"", target.text, "\" of a ", object.TypeName(), ": only namespaces allow it"));
+    Fail(absl::StrCat("cannot set attribute \"", target.text, "\" of a ", object.TypeName(),
+                      ": only namespaces allow it"));
     return;
   }
   if (value.holds_namespace()) {
@@ -236,9 +239,10 @@ Value Interpreter::MakeMacro(const Stmt& stmt) {
     for (size_t i = 0; i < stmt.parameters.size(); ++i) {
       const Parameter& parameter = stmt.parameters[i];
       const Value* given = arguments.Find(i, parameter.name);
-      scope[parameter.name] = given != nullptr                ? *given
-                              : parameter.fallback != nullptr ? in->Evaluate(*parameter.fallback)
-                                                              : Value::MakeUndefined(parameter.name);
+      scope[parameter.name] = given != nullptr ? *given
+                              : parameter.fallback != nullptr
+                                  ? in->Evaluate(*parameter.fallback)
+                                  : Value::MakeUndefined(parameter.name);
     }
     for (const auto& [name, value] : arguments.named) {
       if (name == "caller") scope[name] = value;
@@ -258,7 +262,8 @@ Value Interpreter::Call(const Value& function, const Arguments& arguments) {
       return Call(target, arguments);
     }
   }
-  if (!function.is_function()) return Fail(absl::StrCat("a value of type ", function.TypeName(), " cannot be called"));
+  if (!function.is_function())
+    return Fail(absl::StrCat("a value of type ", function.TypeName(), " cannot be called"));
   const Value pinned = function;  // it may be reassigned while it runs
   return pinned.function()(this, arguments);
 }
@@ -299,7 +304,8 @@ Value Interpreter::Evaluate(const Expr& expr) {
     }
     case ExprKind::kDict: {
       const Value dict = Value::MakeDict({});
-      for (size_t i = 0; i + 1 < expr.children.size() && ChargeSteps(static_cast<int64_t>(i / 8)); i += 2) {
+      for (size_t i = 0; i + 1 < expr.children.size() && ChargeSteps(static_cast<int64_t>(i / 8));
+           i += 2) {
         dict.Set(Evaluate(*expr.children[i]), Evaluate(*expr.children[i + 1]));
       }
       return dict;
@@ -324,7 +330,9 @@ Value Interpreter::Evaluate(const Expr& expr) {
     case ExprKind::kUnary: {
       const Value operand = Evaluate(*expr.children[0]);
       if (expr.text == "not") return !operand.Truthy();
-      if (!operand.is_number()) return ok() ? Fail(absl::StrCat("unary ", expr.text, " of a ", operand.TypeName())) : Value();
+      if (!operand.is_number())
+        return ok() ? Fail(absl::StrCat("unary ", expr.text, " of a ", operand.TypeName()))
+                    : Value();
       if (expr.text == "+") return operand;
       return Arithmetic(this, "-", Value(0), operand);
     }
@@ -351,16 +359,22 @@ Value Interpreter::EvaluateName(const std::string& name) {
 Value Interpreter::Attribute(const Value& object, const Value& key) {
   if (!ok()) return Value();
   if (object.is_undefined()) {
-    return Fail(absl::StrCat("'", object.undefined_name(), "' is undefined, so it has no '", key.Str(), "'"));
+    return Fail(absl::StrCat("'", object.undefined_name(), "' is undefined, so it has no '",
+                             key.Str(), "'"));
   }
-  if (object.is_dict() && !ChargeSteps(static_cast<int64_t>(object.dict().size() / 8))) return Value();
+  if (object.is_dict() && !ChargeSteps(static_cast<int64_t>(object.dict().size() / 8)))
+    return Value();
   if (const Value* member = object.Get(key)) return *member;
   if (key.is_int() && (object.is_list() || object.is_string())) {
-    if (object.is_string() && !ChargeSteps(static_cast<int64_t>(object.string().size() / 32))) return Value();
-    const std::vector<size_t> offsets = object.is_string() ? CharacterOffsets(object.string()) : std::vector<size_t>();
-    const int64_t size = static_cast<int64_t>(object.is_string() ? offsets.size() - 1 : object.list().size());
+    if (object.is_string() && !ChargeSteps(static_cast<int64_t>(object.string().size() / 32)))
+      return Value();
+    const std::vector<size_t> offsets =
+        object.is_string() ? CharacterOffsets(object.string()) : std::vector<size_t>();
+    const int64_t size =
+        static_cast<int64_t>(object.is_string() ? offsets.size() - 1 : object.list().size());
     const int64_t index = key.integer() < 0 ? key.integer() + size : key.integer();
-    if (index < 0 || index >= size) return Value::MakeUndefined(absl::StrCat("element ", key.integer()));
+    if (index < 0 || index >= size)
+      return Value::MakeUndefined(absl::StrCat("element ", key.integer()));
     if (object.is_list()) return object.list()[static_cast<size_t>(index)];
     const size_t at = static_cast<size_t>(index);
     return Value(object.string().substr(offsets[at], offsets[at + 1] - offsets[at]));
@@ -374,7 +388,8 @@ Value Interpreter::Attribute(const Value& object, const Value& key) {
 
 Arguments Interpreter::EvaluateArguments(const Expr& expr) {
   Arguments arguments;
-  for (size_t i = 1; i < expr.children.size(); ++i) arguments.positional.push_back(Evaluate(*expr.children[i]));
+  for (size_t i = 1; i < expr.children.size(); ++i)
+    arguments.positional.push_back(Evaluate(*expr.children[i]));
   for (const auto& [name, value] : expr.named) arguments.named.emplace_back(name, Evaluate(*value));
   return arguments;
 }
@@ -383,14 +398,15 @@ Value Interpreter::EvaluateCall(const Expr& expr) {
   const Value function = Evaluate(*expr.children[0]);
   const Arguments arguments = EvaluateArguments(expr);
   if (!ok()) return Value();
-  if (function.is_undefined()) return Fail(absl::StrCat("'", function.undefined_name(), "' is undefined"));
+  if (function.is_undefined())
+    return Fail(absl::StrCat("'", function.undefined_name(), "' is undefined"));
   return Call(function, arguments);
 }
 
 Value Interpreter::EvaluateFilter(const Expr& expr, const Value* input) {
   // A filter block's innermost input is the block's text.
   const bool innermost = input != nullptr && expr.children[0]->kind != ExprKind::kFilter;
-  const Value value = innermost ? *input
+  const Value value = innermost          ? *input
                       : input != nullptr ? EvaluateFilter(*expr.children[0], input)
                                          : Evaluate(*expr.children[0]);
   const Arguments arguments = EvaluateArguments(expr);
@@ -410,14 +426,16 @@ Value Interpreter::EvaluateSlice(const Expr& expr) {
     given[i] = true;
   }
   if (!ok()) return Value();
-  if (!object.is_list() && !object.is_string()) return Fail(absl::StrCat("a ", object.TypeName(), " cannot be sliced"));
+  if (!object.is_list() && !object.is_string())
+    return Fail(absl::StrCat("a ", object.TypeName(), " cannot be sliced"));
   if (bounds[2] == 0) return Fail("a slice step of 0");
   const List items = Iterate(object);
   const int64_t size = static_cast<int64_t>(items.size()), step = bounds[2];
   // Source: PySlice_AdjustIndices of CPython.
   const auto clamp = [&](int64_t bound) {
     if (bound < 0) bound = std::max<int64_t>(bound, -size) + size - (bound < -size ? 1 : 0);
-    return step > 0 ? std::clamp<int64_t>(bound, 0, size) : std::clamp<int64_t>(bound, -1, size - 1);
+    return step > 0 ? std::clamp<int64_t>(bound, 0, size)
+                    : std::clamp<int64_t>(bound, -1, size - 1);
   };
   const int64_t begin = given[0] ? clamp(bounds[0]) : step > 0 ? 0 : size - 1;
   const int64_t end = given[1] ? clamp(bounds[1]) : step > 0 ? size : -1;
@@ -496,7 +514,8 @@ namespace {
 // Repeats a string or list.
 Value Repeat(Interpreter* in, const Value& what, int64_t times) {
   times = std::max<int64_t>(times, 0);
-  const int64_t size = static_cast<int64_t>(what.is_string() ? what.string().size() : what.list().size() * sizeof(Value));
+  const int64_t size = static_cast<int64_t>(what.is_string() ? what.string().size()
+                                                             : what.list().size() * sizeof(Value));
   int64_t bytes = 0;
   if (__builtin_mul_overflow(std::max<int64_t>(size, 1), times, &bytes)) bytes = INT64_MAX / 2;
   if (!in->ChargeMemory(bytes) || !in->ChargeSteps(bytes / 64)) return Value();
@@ -506,7 +525,8 @@ Value Repeat(Interpreter* in, const Value& what, int64_t times) {
     return Value(std::move(text));
   }
   List items;
-  for (int64_t i = 0; i < times && size > 0; ++i) items.insert(items.end(), what.list().begin(), what.list().end());
+  for (int64_t i = 0; i < times && size > 0; ++i)
+    items.insert(items.end(), what.list().begin(), what.list().end());
   return Value::MakeList(std::move(items), what.is_tuple());
 }
 
@@ -531,7 +551,8 @@ Value IntegerArithmetic(Interpreter* in, absl::string_view op, int64_t a, int64_
   } else {  // **
     if (b < 0) return Value(std::pow(static_cast<double>(a), static_cast<double>(b)));
     result = 1;
-    for (int64_t i = 0; i < b && !overflow && in->ChargeSteps(1) && !(result == 0 || (a == 1)); ++i) {
+    for (int64_t i = 0; i < b && !overflow && in->ChargeSteps(1) && !(result == 0 || (a == 1));
+         ++i) {
       overflow = __builtin_mul_overflow(result, a, &result);
     }
   }
@@ -547,7 +568,8 @@ Value Arithmetic(Interpreter* in, absl::string_view op, const Value& a, const Va
     return in->ChargeMemory(static_cast<int64_t>(text.size())) ? Value(std::move(text)) : Value();
   }
   if (a.is_number() && b.is_number()) {
-    if (op != "/" && !a.is_double() && !b.is_double()) return IntegerArithmetic(in, op, a.integer(), b.integer());
+    if (op != "/" && !a.is_double() && !b.is_double())
+      return IntegerArithmetic(in, op, a.integer(), b.integer());
     const double x = a.number(), y = b.number();
     if (op == "+") return x + y;
     if (op == "-") return x - y;
@@ -559,7 +581,8 @@ Value Arithmetic(Interpreter* in, absl::string_view op, const Value& a, const Va
     return x - std::floor(x / y) * y;
   }
   if (op == "+" && a.is_string() && b.is_string()) {
-    if (!in->ChargeMemory(static_cast<int64_t>(a.string().size() + b.string().size()))) return Value();
+    if (!in->ChargeMemory(static_cast<int64_t>(a.string().size() + b.string().size())))
+      return Value();
     return a.string() + b.string();
   }
   if (op == "+" && a.is_list() && b.is_list()) {
@@ -576,8 +599,11 @@ Value Arithmetic(Interpreter* in, absl::string_view op, const Value& a, const Va
     return ApplyFilter(in, "format", a, arguments);
   }
   const bool undefined = a.is_undefined() || b.is_undefined();
-  if (undefined) return in->Fail(absl::StrCat("'", (a.is_undefined() ? a : b).undefined_name(), "' is undefined"));
-  return in->Fail(absl::StrCat("\"", op, "\" does not apply to a ", a.TypeName(), " and a ", b.TypeName()));
+  if (undefined)
+    return in->Fail(
+        absl::StrCat("'", (a.is_undefined() ? a : b).undefined_name(), "' is undefined"));
+  return in->Fail(
+      absl::StrCat("\"", op, "\" does not apply to a ", a.TypeName(), " and a ", b.TypeName()));
 }
 
 }  // namespace thermocline::jinja

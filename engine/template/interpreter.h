@@ -1,7 +1,7 @@
 // The evaluator: walks the syntax tree and writes text, inside budgets.
 //
-// Templates come with models, so they are untrusted: steps, output, memory made by string operations, and call depth are all
-// bounded, and nothing reaches outside but the values given.
+// Templates come with models, so they are untrusted: steps, output, memory made by string
+// operations, and call depth are all bounded, and nothing reaches outside but the values given.
 #ifndef THERMOCLINE_ENGINE_TEMPLATE_INTERPRETER_H_
 #define THERMOCLINE_ENGINE_TEMPLATE_INTERPRETER_H_
 
@@ -18,7 +18,7 @@
 namespace thermocline::jinja {
 
 struct Budget {
-  int64_t steps = 2'000'000;             // nodes evaluated and elements touched
+  int64_t steps = 2'000'000;  // nodes evaluated and elements touched
   int64_t output_bytes = int64_t{64} << 20;
   int64_t memory_bytes = int64_t{512} << 20;  // bytes of all strings and lists ever made
   int call_depth = 64;
@@ -28,7 +28,8 @@ class Interpreter {
  public:
   Interpreter(Budget budget, std::map<std::string, Value> globals);
 
-  // INVALID_ARGUMENT: the template raised an exception or used a value wrongly; RESOURCE_EXHAUSTED: a budget ran out.
+  // INVALID_ARGUMENT: the template raised an exception or used a value wrongly; RESOURCE_EXHAUSTED:
+  // a budget ran out.
   absl::StatusOr<std::string> Render(const Body& body);
 
   // ---- for filters, methods and functions ----
@@ -87,8 +88,10 @@ bool Less(Interpreter* in, const Value& a, const Value& b);
 // Methods of strings, lists and dicts as callables; undefined when there is none of that name.
 Value FindMethod(const Value& object, absl::string_view name);
 // Applies a filter or test by name; fails for an unknown one.
-Value ApplyFilter(Interpreter* in, absl::string_view name, const Value& input, const Arguments& arguments);
-Value ApplyTest(Interpreter* in, absl::string_view name, const Value& input, const Arguments& arguments);
+Value ApplyFilter(Interpreter* in, absl::string_view name, const Value& input,
+                  const Arguments& arguments);
+Value ApplyTest(Interpreter* in, absl::string_view name, const Value& input,
+                const Arguments& arguments);
 // range, dict, namespace, raise_exception, strftime_now, and such.
 std::map<std::string, Value> BuiltinGlobals();
 

@@ -12,8 +12,9 @@ namespace thermocline::jinja {
 namespace {
 
 // Longest first.
-constexpr absl::string_view kOperators[] = {"//", "**", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">",
-                                            "=",  "(",  ")",  "[",  "]",  "{",  "}", ".", ",", ":", "|"};
+constexpr absl::string_view kOperators[] = {"//", "**", "==", "!=", "<=", ">=", "+", "-", "*",
+                                            "/",  "%",  "~",  "<",  ">",  "=",  "(", ")", "[",
+                                            "]",  "{",  "}",  ".",  ",",  ":",  "|"};
 
 bool IsNameStart(char c) { return absl::ascii_isalpha(static_cast<unsigned char>(c)) || c == '_'; }
 bool IsNameChar(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
@@ -55,8 +56,9 @@ class Lexer {
   void Add(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
   absl::string_view rest() const { return source_.substr(position_); }
   void Advance(size_t count) {
-    line_ += static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(position_),
-                                         source_.begin() + static_cast<ptrdiff_t>(position_ + count), '\n'));
+    line_ += static_cast<int>(
+        std::count(source_.begin() + static_cast<ptrdiff_t>(position_),
+                   source_.begin() + static_cast<ptrdiff_t>(position_ + count), '\n'));
     position_ += count;
   }
 
@@ -81,7 +83,9 @@ class Lexer {
       // lstrip_blocks: blanks between the start of the line and the tag go.
       size_t end = text.size();
       while (end > 0 && (text[end - 1] == ' ' || text[end - 1] == '\t')) --end;
-      const bool line_start = end > 0 ? text[end - 1] == '\n' : position_ == 0 || source_[position_ - 1] == '\n' || at_line_start_;
+      const bool line_start =
+          end > 0 ? text[end - 1] == '\n'
+                  : position_ == 0 || source_[position_ - 1] == '\n' || at_line_start_;
       if (line_start) text = text.substr(0, end);
     }
     at_line_start_ = false;
@@ -90,7 +94,8 @@ class Lexer {
     if (kind == '\0') return absl::OkStatus();
     if (kind == '#') return Comment();
     Advance(2);
-    const bool has_control = position_ < source_.size() && (source_[position_] == '-' || source_[position_] == '+');
+    const bool has_control =
+        position_ < source_.size() && (source_[position_] == '-' || source_[position_] == '+');
     if (has_control) Advance(1);
     if (kind == '%') {
       absl::StatusOr<bool> raw = RawBlock();
@@ -117,7 +122,8 @@ class Lexer {
     absl::ConsumePrefix(&head, "-");
     if (!absl::ConsumePrefix(&head, "%}")) return false;
     const size_t begin = source_.size() - head.size();
-    for (size_t open = source_.find("{%", begin); open != absl::string_view::npos; open = source_.find("{%", open + 2)) {
+    for (size_t open = source_.find("{%", begin); open != absl::string_view::npos;
+         open = source_.find("{%", open + 2)) {
       absl::string_view tail = source_.substr(open + 2);
       absl::ConsumePrefix(&tail, "-");
       tail = absl::StripLeadingAsciiWhitespace(tail);
@@ -135,7 +141,9 @@ class Lexer {
   absl::Status Inside(absl::string_view close) {
     int depth = 0;  // of brackets: "}}" may close two dicts
     while (true) {
-      while (position_ < source_.size() && absl::ascii_isspace(static_cast<unsigned char>(source_[position_]))) Advance(1);
+      while (position_ < source_.size() &&
+             absl::ascii_isspace(static_cast<unsigned char>(source_[position_])))
+        Advance(1);
       if (position_ >= source_.size()) return Fail(absl::StrCat("a tag is not closed by ", close));
       const bool minus = absl::StartsWith(rest(), absl::StrCat("-", close));
       const bool plus = absl::StartsWith(rest(), absl::StrCat("+", close));
@@ -158,9 +166,11 @@ class Lexer {
       } else if (c == '"' || c == '\'') {
         if (absl::Status s = String(c); !s.ok()) return s;
       } else {
-        const auto op = std::find_if(std::begin(kOperators), std::end(kOperators),
-                                     [&](absl::string_view o) { return absl::StartsWith(rest(), o); });
-        if (op == std::end(kOperators)) return Fail(absl::StrCat("unexpected character '", std::string(1, c), "'"));
+        const auto op =
+            std::find_if(std::begin(kOperators), std::end(kOperators),
+                         [&](absl::string_view o) { return absl::StartsWith(rest(), o); });
+        if (op == std::end(kOperators))
+          return Fail(absl::StrCat("unexpected character '", std::string(1, c), "'"));
         if (*op == "{" || *op == "[" || *op == "(") ++depth;
         if (*op == "}" || *op == "]" || *op == ")") --depth;
         Add(TokenKind::kOperator, std::string(*op));
@@ -173,7 +183,8 @@ class Lexer {
     size_t end = position_;
     bool is_float = false;
     const auto digit = [&](size_t i) {
-      return i < source_.size() && (absl::ascii_isdigit(static_cast<unsigned char>(source_[i])) || source_[i] == '_');
+      return i < source_.size() &&
+             (absl::ascii_isdigit(static_cast<unsigned char>(source_[i])) || source_[i] == '_');
     };
     while (digit(end)) ++end;
     if (end < source_.size() && source_[end] == '.' && digit(end + 1)) {
@@ -183,7 +194,8 @@ class Lexer {
     }
     if (end < source_.size() && (source_[end] == 'e' || source_[end] == 'E')) {
       size_t exponent = end + 1;
-      if (exponent < source_.size() && (source_[exponent] == '+' || source_[exponent] == '-')) ++exponent;
+      if (exponent < source_.size() && (source_[exponent] == '+' || source_[exponent] == '-'))
+        ++exponent;
       if (digit(exponent)) {
         is_float = true;
         end = exponent;
@@ -208,8 +220,8 @@ class Lexer {
       const size_t hex_digits = escape == 'x' ? 2 : escape == 'u' ? 4 : escape == 'U' ? 8 : 0;
       if (hex_digits > 0) {
         uint32_t code_point = 0;
-        if (!absl::SimpleHexAtoi(source_.substr(i + 1, hex_digits), &code_point) || code_point > 0x10FFFF ||
-            source_.size() - i - 1 < hex_digits) {
+        if (!absl::SimpleHexAtoi(source_.substr(i + 1, hex_digits), &code_point) ||
+            code_point > 0x10FFFF || source_.size() - i - 1 < hex_digits) {
           return Fail("a bad escape in a string");
         }
         AppendUtf8(code_point, &text);
@@ -217,18 +229,37 @@ class Lexer {
         continue;
       }
       switch (escape) {
-        case 'n': text.push_back('\n'); break;
-        case 't': text.push_back('\t'); break;
-        case 'r': text.push_back('\r'); break;
-        case 'b': text.push_back('\b'); break;
-        case 'f': text.push_back('\f'); break;
-        case 'v': text.push_back('\v'); break;
-        case 'a': text.push_back('\a'); break;
-        case '0': text.push_back('\0'); break;
-        case '\n': break;  // a continued line
+        case 'n':
+          text.push_back('\n');
+          break;
+        case 't':
+          text.push_back('\t');
+          break;
+        case 'r':
+          text.push_back('\r');
+          break;
+        case 'b':
+          text.push_back('\b');
+          break;
+        case 'f':
+          text.push_back('\f');
+          break;
+        case 'v':
+          text.push_back('\v');
+          break;
+        case 'a':
+          text.push_back('\a');
+          break;
+        case '0':
+          text.push_back('\0');
+          break;
+        case '\n':
+          break;  // a continued line
         case '\\':
         case '\'':
-        case '"': text.push_back(escape); break;
+        case '"':
+          text.push_back(escape);
+          break;
         default:
           text.push_back('\\');
           text.push_back(escape);

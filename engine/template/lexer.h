@@ -30,8 +30,8 @@ struct Token {
   int line = 0;
 };
 
-// With trim_blocks and lstrip_blocks, as chat templates are rendered by transformers. Comments vanish, raw blocks become text.
-// INVALID_ARGUMENT with the line. Source: lexer.py of Jinja2.
+// With trim_blocks and lstrip_blocks, as chat templates are rendered by transformers. Comments
+// vanish, raw blocks become text. INVALID_ARGUMENT with the line. Source: lexer.py of Jinja2.
 absl::StatusOr<std::vector<Token>> Tokenize(absl::string_view source);
 
 }  // namespace thermocline::jinja

@@ -1,4 +1,5 @@
-// Methods of strings, lists and dicts, and the global functions. Source: the Python language reference and Jinja2's sandbox.
+// Methods of strings, lists and dicts, and the global functions. Source: the Python language
+// reference and Jinja2's sandbox.
 #include <algorithm>
 #include <ctime>
 
@@ -10,7 +11,8 @@
 namespace thermocline::jinja {
 namespace {
 
-std::string TextAt(const Arguments& a, size_t n, absl::string_view name, absl::string_view fallback = "") {
+std::string TextAt(const Arguments& a, size_t n, absl::string_view name,
+                   absl::string_view fallback = "") {
   const Value* value = a.Find(n, name);
   return value != nullptr && value->is_string() ? value->string() : std::string(fallback);
 }
@@ -28,17 +30,20 @@ Value Split(Interpreter* in, const std::string& text, const Arguments& a, bool f
   if (!blanks && separator.empty()) return in->Fail("split by an empty separator");
   int64_t limit = IntAt(a, 1, "maxsplit", -1);
   List parts;
-  if (!in->ChargeSteps(static_cast<int64_t>(text.size()) / 8) || !in->ChargeMemory(static_cast<int64_t>(text.size()))) {
+  if (!in->ChargeSteps(static_cast<int64_t>(text.size()) / 8) ||
+      !in->ChargeMemory(static_cast<int64_t>(text.size()))) {
     return Value();
   }
-  if (blanks && from_right && limit >= 0) return in->Fail("rsplit at white space with a limit is not supported");
+  if (blanks && from_right && limit >= 0)
+    return in->Fail("rsplit at white space with a limit is not supported");
   if (blanks) {
     constexpr absl::string_view kBlanks = " \t\n\r\f\v";
     const absl::string_view all = text;
     size_t begin = all.find_first_not_of(kBlanks);
     for (; begin != absl::string_view::npos; --limit) {
       if (!in->ChargeMemory(sizeof(Value) + 64)) return Value();
-      const size_t end = limit == 0 ? all.find_last_not_of(kBlanks) + 1 : std::min(all.find_first_of(kBlanks, begin), all.size());
+      const size_t end = limit == 0 ? all.find_last_not_of(kBlanks) + 1
+                                    : std::min(all.find_first_of(kBlanks, begin), all.size());
       parts.emplace_back(all.substr(begin, end - begin));
       begin = all.find_first_not_of(kBlanks, end);
       if (limit == 0) break;
@@ -46,7 +51,8 @@ Value Split(Interpreter* in, const std::string& text, const Arguments& a, bool f
   } else if (from_right) {
     size_t end = text.size();
     for (; limit != 0; --limit) {
-      const size_t found = end < separator.size() ? std::string::npos : text.rfind(separator, end - separator.size());
+      const size_t found = end < separator.size() ? std::string::npos
+                                                  : text.rfind(separator, end - separator.size());
       if (found == std::string::npos) break;
       parts.emplace_back(text.substr(found + separator.size(), end - found - separator.size()));
       end = found;
@@ -69,10 +75,13 @@ Value Split(Interpreter* in, const std::string& text, const Arguments& a, bool f
 // startswith and endswith take a string or a tuple of them.
 Value Affix(Interpreter* in, const std::string& text, const Arguments& a, bool at_start) {
   if (a.positional.empty()) return in->Fail("startswith needs an argument");
-  const List candidates = a.positional[0].is_list() ? a.positional[0].list() : List{a.positional[0]};
+  const List candidates =
+      a.positional[0].is_list() ? a.positional[0].list() : List{a.positional[0]};
   for (const Value& candidate : candidates) {
     if (!candidate.is_string()) return in->Fail("startswith needs a string");
-    if (at_start ? absl::StartsWith(text, candidate.string()) : absl::EndsWith(text, candidate.string())) return true;
+    if (at_start ? absl::StartsWith(text, candidate.string())
+                 : absl::EndsWith(text, candidate.string()))
+      return true;
   }
   return false;
 }
@@ -85,16 +94,19 @@ Value SplitLines(Interpreter* in, const std::string& text) {
     lines.emplace_back(text.substr(begin, newline - begin));
     begin = newline + (text.compare(newline, 2, "\r\n") == 0 ? 2 : 1);
   }
-  return in->ChargeSteps(static_cast<int64_t>(lines.size())) ? Value::MakeList(std::move(lines)) : Value();
+  return in->ChargeSteps(static_cast<int64_t>(lines.size())) ? Value::MakeList(std::move(lines))
+                                                             : Value();
 }
 
 bool All(const std::string& text, bool (*holds)(char)) {
   return !text.empty() && std::all_of(text.begin(), text.end(), holds);
 }
 
-Value StringMethod(Interpreter* in, const std::string& text, const std::string& name, const Arguments& a) {
+Value StringMethod(Interpreter* in, const std::string& text, const std::string& name,
+                   const Arguments& a) {
   const Value self(text);
-  if (!in->ChargeSteps(self.weight()) || !in->ChargeMemory(static_cast<int64_t>(text.size()))) return Value();
+  if (!in->ChargeSteps(self.weight()) || !in->ChargeMemory(static_cast<int64_t>(text.size())))
+    return Value();
   if (name == "strip") return Value(Strip(text, TextAt(a, 0, "chars"), Side::kBoth));
   if (name == "lstrip") return Value(Strip(text, TextAt(a, 0, "chars"), Side::kLeft));
   if (name == "rstrip") return Value(Strip(text, TextAt(a, 0, "chars"), Side::kRight));
@@ -105,19 +117,24 @@ Value StringMethod(Interpreter* in, const std::string& text, const std::string& 
   if (name == "endswith") return Affix(in, text, a, false);
   if (name == "find" || name == "index") {
     const size_t found = text.find(TextAt(a, 0, "sub"));
-    if (found == std::string::npos) return name == "find" ? Value(-1) : in->Fail("substring not found");
-    return Value(static_cast<int64_t>(CharacterOffsets(absl::string_view(text).substr(0, found)).size() - 1));
+    if (found == std::string::npos)
+      return name == "find" ? Value(-1) : in->Fail("substring not found");
+    return Value(static_cast<int64_t>(
+        CharacterOffsets(absl::string_view(text).substr(0, found)).size() - 1));
   }
   if (name == "count") {
     const std::string sub = TextAt(a, 0, "sub");
     int64_t count = 0;
-    for (size_t at = sub.empty() ? std::string::npos : text.find(sub); at != std::string::npos; at = text.find(sub, at + sub.size())) ++count;
+    for (size_t at = sub.empty() ? std::string::npos : text.find(sub); at != std::string::npos;
+         at = text.find(sub, at + sub.size()))
+      ++count;
     return Value(count);
   }
   if (name == "isdigit" || name == "isnumeric" || name == "isdecimal") {
     return All(text, [](char c) { return c >= '0' && c <= '9'; });
   }
-  if (name == "isspace") return All(text, [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); });
+  if (name == "isspace")
+    return All(text, [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); });
   if (name == "removeprefix" || name == "removesuffix") {
     absl::string_view rest = text;
     const std::string affix = TextAt(a, 0, "prefix");
@@ -128,14 +145,17 @@ Value StringMethod(Interpreter* in, const std::string& text, const std::string& 
   if (name == "join") {
     Arguments separator;
     separator.positional.push_back(self);
-    return ApplyFilter(in, "join", a.positional.empty() ? Value::MakeList({}) : a.positional[0], separator);
+    return ApplyFilter(in, "join", a.positional.empty() ? Value::MakeList({}) : a.positional[0],
+                       separator);
   }
   return ApplyFilter(in, name, self, a);  // upper, lower, title, capitalize, replace
 }
 
 constexpr absl::string_view kStringMethods[] = {
-    "strip",   "lstrip",    "rstrip",    "split",   "rsplit",       "splitlines",   "startswith", "endswith", "find", "index", "count",
-    "isdigit", "isnumeric", "isdecimal", "isspace", "removeprefix", "removesuffix", "join",       "upper",    "lower", "title", "capitalize", "replace"};
+    "strip",      "lstrip",    "rstrip",  "split",        "rsplit",       "splitlines",
+    "startswith", "endswith",  "find",    "index",        "count",        "isdigit",
+    "isnumeric",  "isdecimal", "isspace", "removeprefix", "removesuffix", "join",
+    "upper",      "lower",     "title",   "capitalize",   "replace"};
 
 Value DictMethod(Interpreter* in, const Value& self, const std::string& name, const Arguments& a) {
   if (name == "get") {
@@ -148,7 +168,8 @@ Value DictMethod(Interpreter* in, const Value& self, const std::string& name, co
   if (name == "items") return ApplyFilter(in, "items", self, {});
   List items;
   for (const auto& [key, value] : self.dict()) items.push_back(name == "keys" ? key : value);
-  return in->ChargeSteps(static_cast<int64_t>(items.size())) ? Value::MakeList(std::move(items)) : Value();
+  return in->ChargeSteps(static_cast<int64_t>(items.size())) ? Value::MakeList(std::move(items))
+                                                             : Value();
 }
 
 Value ListMethod(Interpreter* in, const Value& self, const std::string& name, const Arguments& a) {
@@ -208,16 +229,22 @@ Value DictOf(const Arguments& a) {
 
 Value FindMethod(const Value& object, absl::string_view name) {
   const std::string method(name);
-  const auto bind = [&](Value (*call)(Interpreter*, const Value&, const std::string&, const Arguments&)) {
-    return Value::MakeFunction(
-        [object, method, call](Interpreter* in, const Arguments& a) { return call(in, object, method, a); }, &object);
-  };
-  if (object.is_string() && std::find(std::begin(kStringMethods), std::end(kStringMethods), name) != std::end(kStringMethods)) {
+  const auto bind =
+      [&](Value (*call)(Interpreter*, const Value&, const std::string&, const Arguments&)) {
+        return Value::MakeFunction(
+            [object, method, call](Interpreter* in, const Arguments& a) {
+              return call(in, object, method, a);
+            },
+            &object);
+      };
+  if (object.is_string() && std::find(std::begin(kStringMethods), std::end(kStringMethods), name) !=
+                                std::end(kStringMethods)) {
     return bind([](Interpreter* in, const Value& self, const std::string& n, const Arguments& a) {
       return StringMethod(in, self.string(), n, a);
     });
   }
-  if (object.is_dict() && (name == "get" || name == "items" || name == "keys" || name == "values")) return bind(&DictMethod);
+  if (object.is_dict() && (name == "get" || name == "items" || name == "keys" || name == "values"))
+    return bind(&DictMethod);
   if (object.is_list() && (name == "index" || name == "count")) return bind(&ListMethod);
   return Value();
 }
@@ -226,9 +253,12 @@ std::map<std::string, Value> BuiltinGlobals() {
   return {
       {"range", Value::MakeFunction(&Range)},
       {"dict", Value::MakeFunction([](Interpreter*, const Arguments& a) { return DictOf(a); })},
-      {"namespace", Value::MakeFunction([](Interpreter*, const Arguments& a) { return Value::MakeNamespace(DictOf(a).dict()); })},
+      {"namespace", Value::MakeFunction([](Interpreter*, const Arguments& a) {
+         return Value::MakeNamespace(DictOf(a).dict());
+       })},
       {"raise_exception", Value::MakeFunction([](Interpreter* in, const Arguments& a) {
-         return in->Fail(a.positional.empty() ? "the chat template raised an exception" : a.positional[0].Str());
+         return in->Fail(a.positional.empty() ? "the chat template raised an exception"
+                                              : a.positional[0].Str());
        })},
       {"strftime_now", Value::MakeFunction(&StrftimeNow)},
   };

@@ -27,7 +27,8 @@ class Parser {
   class Nested {
    public:
     explicit Nested(Parser* parser) : parser_(parser) {
-      if (++parser_->depth_ > kMaxNesting) parser_->Fail(absl::StrCat("nested deeper than ", kMaxNesting, " levels"));
+      if (++parser_->depth_ > kMaxNesting)
+        parser_->Fail(absl::StrCat("nested deeper than ", kMaxNesting, " levels"));
     }
     ~Nested() { --parser_->depth_; }
 
@@ -35,7 +36,9 @@ class Parser {
     Parser* parser_;
   };
 
-  const Token& peek(size_t ahead = 0) const { return tokens_[std::min(next_ + ahead, tokens_.size() - 1)]; }
+  const Token& peek(size_t ahead = 0) const {
+    return tokens_[std::min(next_ + ahead, tokens_.size() - 1)];
+  }
   Token Take() {
     Token token = peek();
     if (next_ + 1 < tokens_.size()) ++next_;
@@ -43,7 +46,8 @@ class Parser {
   }
   bool ok() const { return status_.ok(); }
   void Fail(absl::string_view what) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat("template line ", peek().line, ": ", what));
+    if (status_.ok())
+      status_ = absl::InvalidArgumentError(absl::StrCat("template line ", peek().line, ": ", what));
   }
   bool IsOperator(absl::string_view op, size_t ahead = 0) const {
     return peek(ahead).kind == TokenKind::kOperator && peek(ahead).text == op;
@@ -82,7 +86,8 @@ class Parser {
   // Trees are evaluated and destroyed by recursion, so their height is limited.
   void Measure(Expr* parent, const Expr* child) {
     if (child != nullptr) parent->height = std::max(parent->height, child->height + 1);
-    if (parent->height > kMaxExprHeight) Fail(absl::StrCat("an expression of more than ", kMaxExprHeight, " levels"));
+    if (parent->height > kMaxExprHeight)
+      Fail(absl::StrCat("an expression of more than ", kMaxExprHeight, " levels"));
   }
   void AddChild(Expr* parent, ExprPtr child) {
     Measure(parent, child.get());
@@ -122,7 +127,8 @@ class Parser {
         Take();
         stmt->kind = StmtKind::kOutput;
         stmt->expr = ParseTuple(/*with_condition=*/true);
-        if (peek().kind != TokenKind::kOutputEnd) Fail(absl::StrCat("\"}}\" expected, found \"", peek().text, "\""));
+        if (peek().kind != TokenKind::kOutputEnd)
+          Fail(absl::StrCat("\"}}\" expected, found \"", peek().text, "\""));
         Take();
       } else if (peek().kind == TokenKind::kBlock) {
         if (peek(1).kind == TokenKind::kName && ends.count(peek(1).text) > 0) return body;
@@ -165,7 +171,8 @@ class Parser {
     } else if (keyword == "filter") {
       stmt->kind = StmtKind::kFilterBlock;
       stmt->expr = ParseFilterChain(Literal(Value("")), /*first=*/true);
-      for (const Expr* e = stmt->expr.get(); ok() && e->kind != ExprKind::kLiteral; e = e->children[0].get()) {
+      for (const Expr* e = stmt->expr.get(); ok() && e->kind != ExprKind::kLiteral;
+           e = e->children[0].get()) {
         if (e->kind != ExprKind::kFilter) Fail("\"filter\" needs filters only");
       }
       FinishBlock(stmt, "endfilter");
@@ -419,8 +426,8 @@ class Parser {
       case TokenKind::kFloat:
         return true;
       case TokenKind::kName:
-        return !(IsName("and") || IsName("or") || IsName("not") || IsName("if") || IsName("else") || IsName("is") ||
-                 IsName("in") || IsName("recursive"));
+        return !(IsName("and") || IsName("or") || IsName("not") || IsName("if") || IsName("else") ||
+                 IsName("is") || IsName("in") || IsName("recursive"));
       case TokenKind::kOperator:
         return IsOperator("[") || IsOperator("{");
       default:
@@ -495,7 +502,8 @@ class Parser {
       }
       case TokenKind::kInt: {
         int64_t number = 0;
-        if (!absl::SimpleAtoi(token.text, &number)) Fail(absl::StrCat("the number ", token.text, " is too large"));
+        if (!absl::SimpleAtoi(token.text, &number))
+          Fail(absl::StrCat("the number ", token.text, " is too large"));
         return Literal(Value(number));
       }
       case TokenKind::kFloat: {

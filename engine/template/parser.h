@@ -8,8 +8,9 @@
 
 namespace thermocline::jinja {
 
-inline constexpr int kMaxNesting = 200;      // of statements and parentheses
-inline constexpr int kMaxExprHeight = 1000;  // of operator and attribute chains: they are walked by recursion
+inline constexpr int kMaxNesting = 200;  // of statements and parentheses
+inline constexpr int kMaxExprHeight =
+    1000;  // of operator and attribute chains: they are walked by recursion
 
 // INVALID_ARGUMENT with the line. Source: parser.py of Jinja2.
 absl::StatusOr<Body> Parse(absl::string_view source);

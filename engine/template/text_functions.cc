@@ -10,7 +10,8 @@ namespace {
 constexpr absl::string_view kWhiteSpace = " \t\n\r\f\v\x1c\x1d\x1e\x1f";
 
 icu::UnicodeString FromUtf8(absl::string_view text) {
-  return icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
+  return icu::UnicodeString::fromUTF8(
+      icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
 }
 
 std::string ToUtf8(const icu::UnicodeString& text) {
@@ -29,9 +30,13 @@ std::string Strip(absl::string_view text, absl::string_view characters, Side sid
   return begin < end ? std::string(text.substr(begin, end - begin)) : "";
 }
 
-std::string Upper(absl::string_view text) { return ToUtf8(FromUtf8(text).toUpper(icu::Locale::getRoot())); }
+std::string Upper(absl::string_view text) {
+  return ToUtf8(FromUtf8(text).toUpper(icu::Locale::getRoot()));
+}
 
-std::string Lower(absl::string_view text) { return ToUtf8(FromUtf8(text).toLower(icu::Locale::getRoot())); }
+std::string Lower(absl::string_view text) {
+  return ToUtf8(FromUtf8(text).toLower(icu::Locale::getRoot()));
+}
 
 std::string Capitalize(absl::string_view text) {
   icu::UnicodeString unicode = FromUtf8(text).toLower(icu::Locale::getRoot());
@@ -54,7 +59,8 @@ std::string Title(absl::string_view text) {
   return ToUtf8(titled);
 }
 
-std::string ReplaceAll(absl::string_view text, absl::string_view from, absl::string_view to, int64_t count) {
+std::string ReplaceAll(absl::string_view text, absl::string_view from, absl::string_view to,
+                       int64_t count) {
   std::string result;
   size_t position = 0;
   for (; count != 0; --count) {

@@ -19,7 +19,8 @@ std::string Capitalize(absl::string_view text);
 // First letter of every word upper case, the rest lower case.
 std::string Title(absl::string_view text);
 // count < 0: all.
-std::string ReplaceAll(absl::string_view text, absl::string_view from, absl::string_view to, int64_t count);
+std::string ReplaceAll(absl::string_view text, absl::string_view from, absl::string_view to,
+                       int64_t count);
 
 }  // namespace thermocline::jinja
 

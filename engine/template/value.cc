@@ -16,13 +16,27 @@ void AppendJsonString(absl::string_view text, std::string* out) {
   out->push_back('"');
   for (char c : text) {
     switch (c) {
-      case '"': out->append("\\\""); break;
-      case '\\': out->append("\\\\"); break;
-      case '\n': out->append("\\n"); break;
-      case '\r': out->append("\\r"); break;
-      case '\t': out->append("\\t"); break;
-      case '\b': out->append("\\b"); break;
-      case '\f': out->append("\\f"); break;
+      case '"':
+        out->append("\\\"");
+        break;
+      case '\\':
+        out->append("\\\\");
+        break;
+      case '\n':
+        out->append("\\n");
+        break;
+      case '\r':
+        out->append("\\r");
+        break;
+      case '\t':
+        out->append("\\t");
+        break;
+      case '\b':
+        out->append("\\b");
+        break;
+      case '\f':
+        out->append("\\f");
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           constexpr char kHex[] = "0123456789abcdef";
@@ -38,15 +52,24 @@ void AppendJsonString(absl::string_view text, std::string* out) {
 }
 
 void AppendStringRepr(absl::string_view text, std::string* out) {
-  const bool use_double = text.find('\'') != absl::string_view::npos && text.find('"') == absl::string_view::npos;
+  const bool use_double =
+      text.find('\'') != absl::string_view::npos && text.find('"') == absl::string_view::npos;
   const char quote = use_double ? '"' : '\'';
   out->push_back(quote);
   for (char c : text) {
     switch (c) {
-      case '\n': out->append("\\n"); break;
-      case '\r': out->append("\\r"); break;
-      case '\t': out->append("\\t"); break;
-      case '\\': out->append("\\\\"); break;
+      case '\n':
+        out->append("\\n");
+        break;
+      case '\r':
+        out->append("\\r");
+        break;
+      case '\t':
+        out->append("\\t");
+        break;
+      case '\\':
+        out->append("\\\\");
+        break;
       default:
         if (c == quote) out->push_back('\\');
         out->push_back(c);
@@ -122,7 +145,8 @@ Value Value::MakeFunction(Function function, const Value* bound) {
 
 Value Value::FromJson(const nlohmann::ordered_json& json) {
   if (json.is_boolean()) return Value(json.get<bool>());
-  if (json.is_number_unsigned() && json.get<uint64_t>() > INT64_MAX) return Value(json.get<double>());
+  if (json.is_number_unsigned() && json.get<uint64_t>() > INT64_MAX)
+    return Value(json.get<double>());
   if (json.is_number_integer()) return Value(json.get<int64_t>());
   if (json.is_number()) return Value(json.get<double>());
   if (json.is_string()) return Value(json.get<std::string>());
@@ -231,7 +255,10 @@ void Value::AppendJson(int indent, bool sort_keys, int depth, std::string* out) 
     absl::StrAppend(out, integer());
   } else if (is_double()) {
     const std::string text = FloatRepr(number());
-    out->append(text == "nan" ? "NaN" : text == "inf" ? "Infinity" : text == "-inf" ? "-Infinity" : text);
+    out->append(text == "nan"    ? "NaN"
+                : text == "inf"  ? "Infinity"
+                : text == "-inf" ? "-Infinity"
+                                 : text);
   } else if (is_string()) {
     AppendJsonString(string(), out);
   } else if (is_list()) {
@@ -249,8 +276,9 @@ void Value::AppendJson(int indent, bool sort_keys, int depth, std::string* out) 
     std::vector<const std::pair<Value, Value>*> entries;
     for (const auto& entry : dict()) entries.push_back(&entry);
     if (sort_keys) {
-      std::stable_sort(entries.begin(), entries.end(),
-                       [](const auto* a, const auto* b) { return a->first.Str() < b->first.Str(); });
+      std::stable_sort(entries.begin(), entries.end(), [](const auto* a, const auto* b) {
+        return a->first.Str() < b->first.Str();
+      });
     }
     out->push_back('{');
     for (size_t i = 0; i < entries.size(); ++i) {
@@ -286,7 +314,8 @@ void Value::Set(const Value& key, Value value) const {
 
 bool Value::Equals(const Value& other) const {
   if (is_number() && other.is_number()) {
-    return is_double() || other.is_double() ? number() == other.number() : integer() == other.integer();
+    return is_double() || other.is_double() ? number() == other.number()
+                                            : integer() == other.integer();
   }
   if (is_string() && other.is_string()) return string() == other.string();
   if (is_none() || other.is_none()) return is_none() && other.is_none();

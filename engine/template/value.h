@@ -41,14 +41,14 @@ class Value {
   struct None {};
 
   Value() : data_(Undefined{}) {}
-  Value(None) : data_(None{}) {}                              // NOLINT: implicit on purpose, values are written as literals
-  Value(bool b) : data_(b) {}                                 // NOLINT
-  Value(int64_t i) : data_(i) {}                              // NOLINT
-  Value(int i) : data_(static_cast<int64_t>(i)) {}            // NOLINT
-  Value(double d) : data_(d) {}                               // NOLINT
+  Value(None) : data_(None{}) {}  // NOLINT: implicit on purpose, values are written as literals
+  Value(bool b) : data_(b) {}     // NOLINT
+  Value(int64_t i) : data_(i) {}  // NOLINT
+  Value(int i) : data_(static_cast<int64_t>(i)) {}                                    // NOLINT
+  Value(double d) : data_(d) {}                                                       // NOLINT
   Value(std::string s) : data_(std::make_shared<const std::string>(std::move(s))) {}  // NOLINT
-  Value(const char* s) : Value(std::string(s)) {}             // NOLINT
-  Value(absl::string_view s) : Value(std::string(s)) {}       // NOLINT
+  Value(const char* s) : Value(std::string(s)) {}                                     // NOLINT
+  Value(absl::string_view s) : Value(std::string(s)) {}                               // NOLINT
   static Value MakeList(List items, bool tuple = false);
   static Value MakeDict(Dict items);
   static Value MakeNamespace(Dict items);
@@ -82,7 +82,9 @@ class Value {
   // Of an int or bool.
   int64_t integer() const { return is_bool() ? std::get<bool>(data_) : std::get<int64_t>(data_); }
   // Of any number.
-  double number() const { return is_double() ? std::get<double>(data_) : static_cast<double>(integer()); }
+  double number() const {
+    return is_double() ? std::get<double>(data_) : static_cast<double>(integer());
+  }
 
   bool Truthy() const;
   // Python's str() and repr().
@@ -100,14 +102,16 @@ class Value {
   int depth() const;
   // Work of walking over the value, in steps: its nodes, and the bytes of a string.
   int64_t weight() const;
-  // True for namespaces and containers that hold one: storing such a value in a namespace could make a cycle.
+  // True for namespaces and containers that hold one: storing such a value in a namespace could
+  // make a cycle.
   bool holds_namespace() const;
 
  private:
-  // Lists do not change once made; dicts and namespaces may grow, so their shape is shared with the items.
+  // Lists do not change once made; dicts and namespaces may grow, so their shape is shared with the
+  // items.
   struct Shape {
-    int depth = 1;                // levels of containers, this one included
-    int64_t nodes = 1;             // values that a walk over this one visits; shared ones count every time
+    int depth = 1;      // levels of containers, this one included
+    int64_t nodes = 1;  // values that a walk over this one visits; shared ones count every time
     bool holds_namespace = false;  // at any level below or here
     void Absorb(const Value& child);
   };
@@ -133,7 +137,8 @@ class Value {
 
   const Shape* shape() const;  // null for plain values
 
-  std::variant<Undefined, None, bool, int64_t, double, StringRef, ListRef, DictRef, FunctionRef> data_;
+  std::variant<Undefined, None, bool, int64_t, double, StringRef, ListRef, DictRef, FunctionRef>
+      data_;
 };
 
 // Python's repr of a float: the shortest digits that read back, "1.0" for whole numbers.

@@ -11,8 +11,9 @@
 namespace thermocline {
 namespace {
 
-// Code point -> byte of GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes for the code points
-// from 256 on, in order. Source: bytes_to_unicode in encoder.py of gpt-2.
+// Code point -> byte of GPT-2's alphabet: printable Latin-1 characters stand for themselves, the
+// other bytes for the code points from 256 on, in order. Source: bytes_to_unicode in encoder.py of
+// gpt-2.
 const std::array<int, 512>& AlphabetToByte() {
   static const auto* const table = [] {
     auto* t = new std::array<int, 512>();
@@ -33,7 +34,8 @@ std::string Nfc(absl::string_view text) {
   if (U_FAILURE(error)) return std::string(text);
   std::string normalized;
   icu::StringByteSink<std::string> sink(&normalized);
-  nfc->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr, error);
+  nfc->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink,
+                     nullptr, error);
   return U_FAILURE(error) ? std::string(text) : normalized;
 }
 
@@ -42,7 +44,8 @@ uint64_t PairKey(int32_t left, int32_t right) {
 }
 
 uint64_t TrieKey(int32_t node, char byte) {
-  return (static_cast<uint64_t>(static_cast<uint32_t>(node)) << 8) | static_cast<unsigned char>(byte);
+  return (static_cast<uint64_t>(static_cast<uint32_t>(node)) << 8) |
+         static_cast<unsigned char>(byte);
 }
 
 bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -55,7 +58,8 @@ std::string BytesOfPrintable(absl::string_view printable) {
     const unsigned char lead = static_cast<unsigned char>(printable[i]);
     // The alphabet lies below U+0200: one or two bytes of UTF-8.
     const bool two = (lead & 0xE0) == 0xC0 && i + 1 < printable.size();
-    const int code_point = two ? ((lead & 0x1F) << 6) | (static_cast<unsigned char>(printable[i + 1]) & 0x3F) : lead;
+    const int code_point =
+        two ? ((lead & 0x1F) << 6) | (static_cast<unsigned char>(printable[i + 1]) & 0x3F) : lead;
     const int byte = code_point < 512 ? AlphabetToByte()[static_cast<size_t>(code_point)] : -1;
     const size_t length = two ? 2 : 1;
     if (byte >= 0) {
@@ -82,8 +86,8 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
   std::vector<bool> is_added(vocab, false);
   for (const AddedToken& token : options.added) {
     if (token.id < 0 || static_cast<size_t>(token.id) >= vocab || token.text.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("added token \"", token.text, "\" has id ", token.id, ", but the vocabulary has ", vocab));
+      return absl::InvalidArgumentError(absl::StrCat("added token \"", token.text, "\" has id ",
+                                                     token.id, ", but the vocabulary has ", vocab));
     }
     bytes_[static_cast<size_t>(token.id)] = token.text;
     special_ids_[static_cast<size_t>(token.id)] = token.special;
@@ -93,12 +97,14 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
     if (is_added[id] || options.tokens[id].empty()) continue;
     bytes_[id] = BytesOfPrintable(options.tokens[id]);
     ids_.emplace(bytes_[id], static_cast<int32_t>(id));  // the first of equal tokens wins
-    if (bytes_[id].size() == 1) byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
+    if (bytes_[id].size() == 1)
+      byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
   }
   int32_t rank = 0;
   for (const auto& [left, right] : options.merges) {
     const std::string left_bytes = BytesOfPrintable(left), right_bytes = BytesOfPrintable(right);
-    const auto l = ids_.find(left_bytes), r = ids_.find(right_bytes), whole = ids_.find(left_bytes + right_bytes);
+    const auto l = ids_.find(left_bytes), r = ids_.find(right_bytes),
+               whole = ids_.find(left_bytes + right_bytes);
     if (l == ids_.end() || r == ids_.end() || whole == ids_.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
@@ -110,13 +116,15 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
   for (size_t i = 0; i < added_.size(); ++i) {
     int32_t node = 0;
     for (char c : added_[i].text) {
-      const auto [next, fresh] = trie_.try_emplace(TrieKey(node, c), static_cast<int32_t>(trie_token_.size()));
+      const auto [next, fresh] =
+          trie_.try_emplace(TrieKey(node, c), static_cast<int32_t>(trie_token_.size()));
       if (fresh) trie_token_.push_back(-1);
       node = next->second;
     }
     trie_token_[static_cast<size_t>(node)] = static_cast<int32_t>(i);
   }
-  absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer = PreTokenizer::Create(options.split_rules);
+  absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer =
+      PreTokenizer::Create(options.split_rules);
   if (!pre_tokenizer.ok()) return pre_tokenizer.status();
   pre_tokenizer_ = *std::move(pre_tokenizer);
   nfc_ = options.nfc;
@@ -127,7 +135,8 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
   return absl::OkStatus();
 }
 
-const AddedToken* BpeTokenizer::AddedAt(absl::string_view text, size_t position, bool parse_special) const {
+const AddedToken* BpeTokenizer::AddedAt(absl::string_view text, size_t position,
+                                        bool parse_special) const {
   const AddedToken* longest = nullptr;
   int32_t node = 0;
   for (; position < text.size(); ++position) {
@@ -142,10 +151,11 @@ const AddedToken* BpeTokenizer::AddedAt(absl::string_view text, size_t position,
   return longest;
 }
 
-absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(absl::string_view text, bool parse_special) const {
+absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(absl::string_view text,
+                                                          bool parse_special) const {
   if (static_cast<int64_t>(text.size()) > kMaxTextBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a text of ", text.size(), " bytes, but at most ", kMaxTextBytes, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a text of ", text.size(), " bytes, but at most ", kMaxTextBytes, " are allowed"));
   }
   const std::string valid = ToValidUtf8(text);
   text = valid;
@@ -246,7 +256,8 @@ std::string BpeTokenizer::TokenBytes(int32_t id, bool with_special) const {
 }
 
 bool BpeTokenizer::IsSpecial(int32_t id) const {
-  return id >= 0 && static_cast<size_t>(id) < special_ids_.size() && special_ids_[static_cast<size_t>(id)];
+  return id >= 0 && static_cast<size_t>(id) < special_ids_.size() &&
+         special_ids_[static_cast<size_t>(id)];
 }
 
 }  // namespace thermocline

@@ -23,7 +23,8 @@ struct AddedToken {
 };
 
 struct BpeOptions {
-  // Token strings in GPT-2's printable alphabet, indexed by id; "" for ids that are only added tokens.
+  // Token strings in GPT-2's printable alphabet, indexed by id; "" for ids that are only added
+  // tokens.
   std::vector<std::string> tokens;
   // Pairs in order of priority, in the same alphabet.
   std::vector<std::pair<std::string, std::string>> merges;
@@ -43,7 +44,8 @@ class BpeTokenizer : public Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(BpeOptions options);
 
   int64_t vocab_size() const override { return static_cast<int64_t>(bytes_.size()); }
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text, bool parse_special) const override;
+  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
+                                              bool parse_special) const override;
   std::string TokenBytes(int32_t id, bool with_special) const override;
   bool IsSpecial(int32_t id) const override;
 
@@ -74,7 +76,8 @@ class BpeTokenizer : public Tokenizer {
   bool ignore_merges_ = false;
 };
 
-// GPT-2's printable alphabet: the bytes that a token string of it stands for. Characters outside the alphabet stand for their UTF-8.
+// GPT-2's printable alphabet: the bytes that a token string of it stands for. Characters outside
+// the alphabet stand for their UTF-8.
 std::string BytesOfPrintable(absl::string_view printable);
 
 }  // namespace thermocline

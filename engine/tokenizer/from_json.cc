@@ -1,4 +1,5 @@
-// A tokenizer from tokenizer.json and tokenizer_config.json. Source: the serialisation of Hugging Face tokenizers.
+// A tokenizer from tokenizer.json and tokenizer_config.json. Source: the serialisation of Hugging
+// Face tokenizers.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -19,7 +20,8 @@ absl::StatusOr<json> ReadJsonFile(const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxTokenizerBytes);
   if (!text.ok()) return text.status();
   absl::StatusOr<json> parsed = ParseJson(*text);
-  if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("\"", path, "\": ", parsed.status().message()));
+  if (!parsed.ok())
+    return absl::InvalidArgumentError(absl::StrCat("\"", path, "\": ", parsed.status().message()));
   return parsed;
 }
 
@@ -35,10 +37,13 @@ std::string TextOr(const json& value, absl::string_view fallback) {
   return value.is_string() ? value.get<std::string>() : std::string(fallback);
 }
 
-bool FlagOr(const json& value, bool fallback) { return value.is_boolean() ? value.get<bool>() : fallback; }
+bool FlagOr(const json& value, bool fallback) {
+  return value.is_boolean() ? value.get<bool>() : fallback;
+}
 
 absl::Status Unsupported(absl::string_view what, const json& value) {
-  return absl::UnimplementedError(absl::StrCat("tokenizer.json: ", what, " ", value.dump(), " is not supported"));
+  return absl::UnimplementedError(
+      absl::StrCat("tokenizer.json: ", what, " ", value.dump(), " is not supported"));
 }
 
 absl::Status ReadNormalizer(const json& normalizer, BpeOptions* options) {
@@ -91,7 +96,8 @@ absl::Status ReadPreTokenizer(const json& pre, BpeOptions* options) {
   }
   if (type == "Split") return ReadSplit(pre, options);
   if (type == "Digits") {
-    options->split_rules.push_back({FlagOr(At(pre, "individual_digits"), false) ? R"(\p{N})" : R"(\p{N}+)", false});
+    options->split_rules.push_back(
+        {FlagOr(At(pre, "individual_digits"), false) ? R"(\p{N})" : R"(\p{N}+)", false});
     return absl::OkStatus();
   }
   if (type == "ByteLevel" && !FlagOr(At(pre, "add_prefix_space"), false)) {
@@ -105,15 +111,16 @@ absl::Status ReadModel(const json& model, BpeOptions* options) {
   const std::string type = TextOr(At(model, "type"), "BPE");
   const json &vocab = At(model, "vocab"), &merges = At(model, "merges");
   if (type != "BPE" || FlagOr(At(model, "byte_fallback"), false)) {
-    return absl::UnimplementedError(
-        absl::StrCat("tokenizer.json: a model of type ", type, " is not supported; supported is byte-level BPE"));
+    return absl::UnimplementedError(absl::StrCat("tokenizer.json: a model of type ", type,
+                                                 " is not supported; supported is byte-level BPE"));
   }
   if (!vocab.is_object() || !merges.is_array()) {
     return absl::InvalidArgumentError("tokenizer.json: the model has no vocab or merges");
   }
   for (const auto& [token, id] : vocab.items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(kMaxVocab)) {
-      return absl::InvalidArgumentError(absl::StrCat("tokenizer.json: token \"", token, "\" has no proper id"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("tokenizer.json: token \"", token, "\" has no proper id"));
     }
     const size_t index = id.get<size_t>();
     if (options->tokens.size() <= index) options->tokens.resize(index + 1);
@@ -126,7 +133,8 @@ absl::Status ReadModel(const json& model, BpeOptions* options) {
     }
     const std::string text = TextOr(merge, "");
     const size_t space = text.find(' ', 1);
-    if (space == std::string::npos) return absl::InvalidArgumentError("tokenizer.json: a merge is not a pair");
+    if (space == std::string::npos)
+      return absl::InvalidArgumentError("tokenizer.json: a merge is not a pair");
     options->merges.emplace_back(text.substr(0, space), text.substr(space + 1));
   }
   options->ignore_merges = FlagOr(At(model, "ignore_merges"), false);
@@ -169,7 +177,8 @@ void ReadConfig(const json& config, const std::string& folder, BpeOptions* optio
                       .unk = NamedToken(config, "unk_token", *options),
                       .add_bos = FlagOr(At(config, "add_bos_token"), false)};
   if (options->special.eos >= 0) options->end_tokens.push_back(options->special.eos);
-  if (absl::StatusOr<json> generation = ReadJsonFile(folder + "/generation_config.json"); generation.ok()) {
+  if (absl::StatusOr<json> generation = ReadJsonFile(folder + "/generation_config.json");
+      generation.ok()) {
     const json& eos = At(*generation, "eos_token_id");
     for (const json& id : eos.is_array() ? eos : json::array({eos})) {
       if (id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(kMaxVocab)) {
@@ -178,7 +187,8 @@ void ReadConfig(const json& config, const std::string& folder, BpeOptions* optio
     }
   }
   // chat_template.jinja beside it, a string, or a list of named ones of which "default" counts.
-  if (absl::StatusOr<std::string> file = ReadWholeFile(folder + "/chat_template.jinja", 1 << 20); file.ok()) {
+  if (absl::StatusOr<std::string> file = ReadWholeFile(folder + "/chat_template.jinja", 1 << 20);
+      file.ok()) {
     options->chat_template = *file;
     return;
   }
@@ -186,7 +196,8 @@ void ReadConfig(const json& config, const std::string& folder, BpeOptions* optio
   options->chat_template = TextOr(chat, "");
   if (!chat.is_array()) return;
   for (const json& named : chat) {
-    if (TextOr(At(named, "name"), "") == "default") options->chat_template = TextOr(At(named, "template"), "");
+    if (TextOr(At(named, "name"), "") == "default")
+      options->chat_template = TextOr(At(named, "template"), "");
   }
 }
 
@@ -201,9 +212,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromFolder(const std::string
   absl::StatusOr<json> file = ReadJsonFile(path);
   if (!file.ok()) return file.status();
   BpeOptions options;
-  for (const absl::Status& s :
-       {ReadModel(At(*file, "model"), &options), ReadAddedTokens(At(*file, "added_tokens"), &options),
-        ReadNormalizer(At(*file, "normalizer"), &options), ReadPreTokenizer(At(*file, "pre_tokenizer"), &options)}) {
+  for (const absl::Status& s : {ReadModel(At(*file, "model"), &options),
+                                ReadAddedTokens(At(*file, "added_tokens"), &options),
+                                ReadNormalizer(At(*file, "normalizer"), &options),
+                                ReadPreTokenizer(At(*file, "pre_tokenizer"), &options)}) {
     if (!s.ok()) return s;
   }
   if (absl::StatusOr<json> config = ReadJsonFile(folder + "/tokenizer_config.json"); config.ok()) {

@@ -67,22 +67,26 @@ struct PreTokenizer::CompiledRule {
 
 PreTokenizer::~PreTokenizer() = default;
 
-absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(const std::vector<SplitRule>& rules) {
+absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(
+    const std::vector<SplitRule>& rules) {
   std::unique_ptr<PreTokenizer> result(new PreTokenizer());
   for (const SplitRule& rule : rules) {
     int error = 0;
     PCRE2_SIZE where = 0;
     auto compiled = std::make_unique<CompiledRule>();
     compiled->removed = rule.removed;
-    compiled->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rule.pattern.data()), rule.pattern.size(),
-                                   PCRE2_UTF | PCRE2_UCP, &error, &where, nullptr);
+    compiled->code =
+        pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rule.pattern.data()), rule.pattern.size(),
+                      PCRE2_UTF | PCRE2_UCP, &error, &where, nullptr);
     if (compiled->code == nullptr) {
       PCRE2_UCHAR message[256];
       pcre2_get_error_message(error, message, sizeof(message));
-      return absl::InvalidArgumentError(absl::StrCat("pre-tokenizer pattern fails at offset ", where, ": ",
+      return absl::InvalidArgumentError(absl::StrCat("pre-tokenizer pattern fails at offset ",
+                                                     where, ": ",
                                                      reinterpret_cast<const char*>(message)));
     }
-    pcre2_jit_compile(compiled->code, PCRE2_JIT_COMPLETE);  // only speed: without it the interpreter runs
+    pcre2_jit_compile(compiled->code,
+                      PCRE2_JIT_COMPLETE);  // only speed: without it the interpreter runs
     result->rules_.push_back(std::move(compiled));
   }
   return result;
@@ -99,19 +103,21 @@ std::vector<absl::string_view> PreTokenizer::Split(absl::string_view text) const
   return pieces;
 }
 
-void PreTokenizer::Apply(const CompiledRule& rule, absl::string_view piece, std::vector<absl::string_view>* out) const {
+void PreTokenizer::Apply(const CompiledRule& rule, absl::string_view piece,
+                         std::vector<absl::string_view>* out) const {
   pcre2_match_data* match = pcre2_match_data_create_from_pattern(rule.code, nullptr);
   size_t begin = 0;   // of what has not been handed out
   size_t search = 0;  // where the next match may start
   while (search < piece.size()) {
     // The text is valid UTF-8 by the time it comes here.
-    const int found = pcre2_match(rule.code, reinterpret_cast<PCRE2_SPTR>(piece.data()), piece.size(), search,
-                                  PCRE2_NO_UTF_CHECK, match, nullptr);
+    const int found = pcre2_match(rule.code, reinterpret_cast<PCRE2_SPTR>(piece.data()),
+                                  piece.size(), search, PCRE2_NO_UTF_CHECK, match, nullptr);
     if (found < 0) break;
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(match);
     if (bounds[1] == bounds[0]) {  // an empty match cuts nothing: step over one character
       search = bounds[1] + 1;
-      while (search < piece.size() && (static_cast<unsigned char>(piece[search]) & 0xC0) == 0x80) ++search;
+      while (search < piece.size() && (static_cast<unsigned char>(piece[search]) & 0xC0) == 0x80)
+        ++search;
       continue;
     }
     if (bounds[0] > begin) out->push_back(piece.substr(begin, bounds[0] - begin));

@@ -11,7 +11,8 @@
 
 namespace thermocline {
 
-// One rule: every match of a pattern becomes a piece of its own, and so does what lies between matches.
+// One rule: every match of a pattern becomes a piece of its own, and so does what lies between
+// matches.
 struct SplitRule {
   std::string pattern;   // PCRE2, Unicode properties on
   bool removed = false;  // the matches are dropped instead
@@ -20,18 +21,20 @@ struct SplitRule {
 // Const after creation; any thread.
 class PreTokenizer {
  public:
-  // Rules are applied one after another, each inside the pieces of the one before. INVALID_ARGUMENT for a pattern that does
-  // not compile.
+  // Rules are applied one after another, each inside the pieces of the one before. INVALID_ARGUMENT
+  // for a pattern that does not compile.
   static absl::StatusOr<std::unique_ptr<PreTokenizer>> Create(const std::vector<SplitRule>& rules);
   ~PreTokenizer();
 
-  // Views into `text`, in order. Linear in practice: a match that exceeds PCRE2's limits ends the rule for that piece.
+  // Views into `text`, in order. Linear in practice: a match that exceeds PCRE2's limits ends the
+  // rule for that piece.
   std::vector<absl::string_view> Split(absl::string_view text) const;
 
  private:
   struct CompiledRule;
   PreTokenizer() = default;
-  void Apply(const CompiledRule& rule, absl::string_view piece, std::vector<absl::string_view>* out) const;
+  void Apply(const CompiledRule& rule, absl::string_view piece,
+             std::vector<absl::string_view>* out) const;
 
   std::vector<std::unique_ptr<CompiledRule>> rules_;
 };

@@ -30,10 +30,13 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   virtual int64_t vocab_size() const = 0;
-  // Token ids of a text, nothing added in front or behind. With parse_special, control tokens written in the text are recognised;
-  // without, they are ordinary text (untrusted input must not forge them). INVALID_ARGUMENT for text above kMaxTextBytes.
-  virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text, bool parse_special) const = 0;
-  // The token's bytes, which need not be valid UTF-8 alone. Control tokens give "" unless asked for. Ids outside the vocabulary give "".
+  // Token ids of a text, nothing added in front or behind. With parse_special, control tokens
+  // written in the text are recognised; without, they are ordinary text (untrusted input must not
+  // forge them). INVALID_ARGUMENT for text above kMaxTextBytes.
+  virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
+                                                      bool parse_special) const = 0;
+  // The token's bytes, which need not be valid UTF-8 alone. Control tokens give "" unless asked
+  // for. Ids outside the vocabulary give "".
   virtual std::string TokenBytes(int32_t id, bool with_special) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
 
@@ -54,7 +57,8 @@ class Tokenizer {
   std::string chat_template_;
 };
 
-// From GGUF metadata. NOT_FOUND when there is no tokenizer, UNIMPLEMENTED (naming the kind) when it is of another kind.
+// From GGUF metadata. NOT_FOUND when there is no tokenizer, UNIMPLEMENTED (naming the kind) when it
+// is of another kind.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(const Metadata& metadata);
 // From a folder with tokenizer.json and, optionally, tokenizer_config.json.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromFolder(const std::string& folder);

@@ -29,9 +29,8 @@ int NumUsableCores() {
 
 absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const BackendOptions& options) {
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
-    return absl::InvalidArgumentError(absl::StrCat("threads = ", options.num_threads,
-                                                   ", but 0 (all cores) to ", kMaxThreads,
-                                                   " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "threads = ", options.num_threads, ", but 0 (all cores) to ", kMaxThreads, " are allowed"));
   }
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(options.isa);
   if (!kernels.ok()) return kernels.status();
@@ -270,8 +269,9 @@ void CpuBackend::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt
 
 // ---- experts: one parallel region for the whole layer ----
 
-// Tokens of expert e are pairs [first_pair[e], first_pair[e + 1]). `pending` counts its gate/up tasks still to finish; when it
-// reaches zero the hidden activations are quantised and the expert's down tasks may run.
+// Tokens of expert e are pairs [first_pair[e], first_pair[e + 1]). `pending` counts its gate/up
+// tasks still to finish; when it reaches zero the hidden activations are quantised and the expert's
+// down tasks may run.
 struct CpuBackend::MoeState {
   std::vector<int64_t> first_pair;
   int64_t width = 0;
@@ -328,8 +328,8 @@ void CpuBackend::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> exp
   bool need_small = false, need_super = false, down_small = false, down_super = false;
   int64_t num_pairs = 0;
   for (const ExpertWork& e : experts) {
-    TC_CHECK(e.gate.rows() == moe.width && e.up.rows() == moe.width &&
-             e.down.cols() == moe.width && e.rows.size() == e.slots.size());
+    TC_CHECK(e.gate.rows() == moe.width && e.up.rows() == moe.width && e.down.cols() == moe.width &&
+             e.rows.size() == e.slots.size());
     moe.first_pair.push_back(num_pairs);
     num_pairs += static_cast<int64_t>(e.rows.size());
     for (const TensorView* w : {&e.gate, &e.up}) {

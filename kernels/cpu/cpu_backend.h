@@ -1,4 +1,5 @@
-// The CPU backend: threads, integer dot products chosen for the processor, oneDNN for dense prompt products.
+// The CPU backend: threads, integer dot products chosen for the processor, oneDNN for dense prompt
+// products.
 #ifndef THERMOCLINE_KERNELS_CPU_CPU_BACKEND_H_
 #define THERMOCLINE_KERNELS_CPU_CPU_BACKEND_H_
 
@@ -14,8 +15,8 @@
 
 namespace thermocline {
 
-// Operations that cost nothing next to the matrix products are the reference ones. Every operation is done when its call
-// returns.
+// Operations that cost nothing next to the matrix products are the reference ones. Every operation
+// is done when its call returns.
 class CpuBackend : public ReferenceBackend {
  public:
   // INVALID_ARGUMENT for an instruction set this machine lacks or a negative thread count.
@@ -38,9 +39,9 @@ class CpuBackend : public ReferenceBackend {
 
  private:
   struct Worker {
-    std::vector<float> decoded;       // one weight row
-    std::vector<float> scores;        // attention
-    std::vector<float*> out;          // per token: where a row range lands
+    std::vector<float> decoded;        // one weight row
+    std::vector<float> scores;         // attention
+    std::vector<float*> out;           // per token: where a row range lands
     std::vector<float> panel, result;  // oneDNN
     OneDnnMatMul onednn;
   };
@@ -61,8 +62,8 @@ class CpuBackend : public ReferenceBackend {
                float* const* out, Worker* worker) const;
   void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
                  absl::Span<const Projection> projections);
-  void GateUpTask(const ExpertWork& expert, int64_t first_row,
-                  int64_t last_row, int expert_idx, MoeState* moe, Worker* worker);
+  void GateUpTask(const ExpertWork& expert, int64_t first_row, int64_t last_row, int expert_idx,
+                  MoeState* moe, Worker* worker);
   void DownTask(const ExpertWork& expert, int64_t first_row, int64_t last_row, int expert_idx,
                 const TensorView& out, MoeState* moe, Worker* worker);
 

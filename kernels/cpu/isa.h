@@ -14,8 +14,8 @@ namespace thermocline {
 // Levels this processor runs, worst first: a prefix of {"scalar", "avx2", "avx512"}.
 std::vector<std::string> AvailableIsaLevels();
 
-// The kernels of a level. Empty means the environment variable THERMOCLINE_CPU_ISA, or else the best available.
-// INVALID_ARGUMENT names the value and what this machine allows.
+// The kernels of a level. Empty means the environment variable THERMOCLINE_CPU_ISA, or else the
+// best available. INVALID_ARGUMENT names the value and what this machine allows.
 absl::StatusOr<const CpuKernels*> SelectKernels(absl::string_view level);
 
 }  // namespace thermocline

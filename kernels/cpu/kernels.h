@@ -1,7 +1,7 @@
 // The table of CPU kernels: one per instruction set, all with the same meaning.
 //
-// A plain header without inline functions: the instruction-set files that include it are compiled with other flags than
-// the rest of the program (see kernels/quant/float_bits.h).
+// A plain header without inline functions: the instruction-set files that include it are compiled
+// with other flags than the rest of the program (see kernels/quant/float_bits.h).
 #ifndef THERMOCLINE_KERNELS_CPU_KERNELS_H_
 #define THERMOCLINE_KERNELS_CPU_KERNELS_H_
 
@@ -11,9 +11,10 @@
 
 namespace thermocline {
 
-// One token's activations rounded to int8: x[i] = d[i / group] * q[i], with groups of 32 for formats of small blocks and
-// of 256 for super-blocks. How q is stored is the kernels' own affair; the arrays are made by the quantize
-// functions of the same table and have room for QuantizedRowLayout's sizes.
+// One token's activations rounded to int8: x[i] = d[i / group] * q[i], with groups of 32 for
+// formats of small blocks and of 256 for super-blocks. How q is stored is the kernels' own affair;
+// the arrays are made by the quantize functions of the same table and have room for
+// QuantizedRowLayout's sizes.
 struct QuantizedRow {
   int8_t* q;      // [k rounded up to 64]
   float* d;       // [k / 32 rounded up to 2] or [k / 256]
@@ -26,7 +27,8 @@ struct AttendArgs {
   const float* q;  // [num_queries, head_dim]: the query heads that share this key/value head
   int num_queries;
   int64_t head_dim;
-  const uint8_t* k_cache;  // base of the paged cache: row (block * block_size + offset) * num_kv_heads + head
+  const uint8_t*
+      k_cache;  // base of the paged cache: row (block * block_size + offset) * num_kv_heads + head
   const uint8_t* v_cache;
   DType cache_dtype;
   int64_t row_bytes;
@@ -48,8 +50,9 @@ struct CpuKernels {
   void (*quantize_small)(const float* x, int64_t k, const QuantizedRow* out);
   void (*quantize_super)(const float* x, int64_t k, const QuantizedRow* out);
 
-  // out[t][r] = dot of weight row r (of num_rows, row_bytes apart) with token t (of num_tokens). Null for formats without
-  // integer kernels. The sum of a (row, token) pair is the same whatever num_rows and num_tokens are.
+  // out[t][r] = dot of weight row r (of num_rows, row_bytes apart) with token t (of num_tokens).
+  // Null for formats without integer kernels. The sum of a (row, token) pair is the same whatever
+  // num_rows and num_tokens are.
   void (*dot_int8[kNumDTypes])(const uint8_t* weights, int64_t row_bytes, int num_rows, int64_t k,
                                const QuantizedRow* x, int num_tokens, float* const* out);
 

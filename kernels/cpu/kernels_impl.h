@@ -1,9 +1,11 @@
-// The CPU kernels, written once over the vector types of vec_<isa>.h and compiled once per instruction set.
+// The CPU kernels, written once over the vector types of vec_<isa>.h and compiled once per
+// instruction set.
 //
-// Include after a vec_<isa>.h, inside one translation unit per instruction set; everything lands in an
-// anonymous namespace. Weights are read once and meet up to kMaxTokens tokens in registers, so a matrix product
-// over N tokens reads the weights N / kMaxTokens times from cache and once from memory. Every (row, token) pair sees the same
-// operations in the same order whatever the tile, which is what the numeric contract asks for.
+// Include after a vec_<isa>.h, inside one translation unit per instruction set; everything lands in
+// an anonymous namespace. Weights are read once and meet up to kMaxTokens tokens in registers, so a
+// matrix product over N tokens reads the weights N / kMaxTokens times from cache and once from
+// memory. Every (row, token) pair sees the same operations in the same order whatever the tile,
+// which is what the numeric contract asks for.
 #ifndef THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 #define THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 
@@ -27,7 +29,8 @@ namespace thermocline {
 namespace {
 
 enum { kMaxTokens = 4, kTokenTile = 16 };
-// How far a single token's products run ahead of the weights: past the end of a row the next one follows.
+// How far a single token's products run ahead of the weights: past the end of a row the next one
+// follows.
 enum { kPrefetchBytes = 2048 };
 
 inline void Prefetch(const uint8_t* address, int bytes) {
@@ -42,7 +45,8 @@ void DotSmallRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, 
   SmallAcc acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = SmallAcc();
   for (int64_t b = 0; b < num_blocks; b += kSmallStep) {
-    if (kTokens == 1) Prefetch(row + b * Format::kBlockBytes + kPrefetchBytes, kSmallStep * Format::kBlockBytes);
+    if (kTokens == 1)
+      Prefetch(row + b * Format::kBlockBytes + kPrefetchBytes, kSmallStep * Format::kBlockBytes);
     const SmallWeights w =
         LoadSmall<Format>(row + b * Format::kBlockBytes, num_blocks - b >= kSmallStep);
     for (int t = 0; t < kTokens; ++t) AccumulateSmall<Format::kHasMin>(w, x[t], b, &acc[t]);
@@ -237,7 +241,8 @@ void AttendWith(const AttendArgs& a) {
   for (int64_t p = 0; p < count; ++p) {
     const uint8_t* row = CacheRow(a, a.k_cache, a.first + p);
     for (int g = 0; g < a.num_queries; ++g) {
-      a.scores[g * stride + p] = a.scale * DotCached<Storage>(a.q + g * a.head_dim, row, a.head_dim);
+      a.scores[g * stride + p] =
+          a.scale * DotCached<Storage>(a.q + g * a.head_dim, row, a.head_dim);
     }
   }
   for (int g = 0; g < a.num_queries; ++g) Softmax(a.scores + g * stride, count);

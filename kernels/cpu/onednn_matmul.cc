@@ -32,8 +32,8 @@ struct OneDnnMatMul::Impl {
     if (!inserted) return it->second;
     using Desc = dnnl::memory::desc;
     using Tag = dnnl::memory::format_tag;
-    const auto type = dtype == DType::kF32 ? dnnl::memory::data_type::f32
-                                           : dnnl::memory::data_type::bf16;
+    const auto type =
+        dtype == DType::kF32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
     const Desc src({kPanelRows, in}, type, Tag::ab);
     const Desc weights({in, out}, type, Tag::ba);  // stored [out, in]
     const Desc dst({kPanelRows, out}, dnnl::memory::data_type::f32, Tag::ab);
@@ -41,8 +41,8 @@ struct OneDnnMatMul::Impl {
 #if DNNL_VERSION_MAJOR >= 3
     p.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(engine, src, weights, dst));
 #else
-    p.primitive = dnnl::matmul(
-        dnnl::matmul::primitive_desc(dnnl::matmul::desc(src, weights, dst), engine));
+    p.primitive =
+        dnnl::matmul(dnnl::matmul::primitive_desc(dnnl::matmul::desc(src, weights, dst), engine));
 #endif
     p.src = dnnl::memory(src, engine, DNNL_MEMORY_NONE);
     p.weights = dnnl::memory(weights, engine, DNNL_MEMORY_NONE);
@@ -82,9 +82,8 @@ void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_
   p.src.set_data_handle(const_cast<void*>(src));
   p.weights.set_data_handle(weight.Row<void>(first_row));
   p.dst.set_data_handle(out);
-  p.primitive.execute(impl_->stream, {{DNNL_ARG_SRC, p.src},
-                                      {DNNL_ARG_WEIGHTS, p.weights},
-                                      {DNNL_ARG_DST, p.dst}});
+  p.primitive.execute(
+      impl_->stream, {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});
   impl_->stream.wait();
 }
 

@@ -1,4 +1,5 @@
-// Rounding of activations to int8, written so that the compiler vectorises it; shared by all instruction sets.
+// Rounding of activations to int8, written so that the compiler vectorises it; shared by all
+// instruction sets.
 #ifndef THERMOCLINE_KERNELS_CPU_QUANTIZE_IMPL_H_
 #define THERMOCLINE_KERNELS_CPU_QUANTIZE_IMPL_H_
 
@@ -8,7 +9,8 @@
 namespace thermocline {
 namespace {
 
-// Rounds to nearest even for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
+// Rounds to nearest even for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa
+// bits.
 inline int32_t RoundToInt(float x) {
   return (int32_t)(FloatToBits(x + 12582912.0f) & 0x7FFFFFu) - 0x400000;
 }

@@ -1,6 +1,8 @@
-// Vector types for AVX2 with FMA and F16C: 8 float lanes, integer dot products through 16-bit products.
+// Vector types for AVX2 with FMA and F16C: 8 float lanes, integer dot products through 16-bit
+// products.
 //
-// Bytes are widened to 16 bits before vpmaddwd, which is exact for every format (vpmaddubsw would saturate).
+// Bytes are widened to 16 bits before vpmaddwd, which is exact for every format (vpmaddubsw would
+// saturate).
 #ifndef THERMOCLINE_KERNELS_CPU_VEC_AVX2_H_
 #define THERMOCLINE_KERNELS_CPU_VEC_AVX2_H_
 
@@ -103,9 +105,7 @@ struct SuperAcc {
   __m256 sum = _mm256_setzero_ps();
   __m256 min = _mm256_setzero_ps();
 };
-inline float Finish(const SuperAcc& acc) {
-  return F32{_mm256_sub_ps(acc.sum, acc.min)}.Sum();
-}
+inline float Finish(const SuperAcc& acc) { return F32{_mm256_sub_ps(acc.sum, acc.min)}.Sum(); }
 
 template <class Format>
 inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,

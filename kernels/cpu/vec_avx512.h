@@ -1,9 +1,10 @@
 // Vector types for AVX-512 with VNNI: 16 float lanes, 64-byte integer dot products.
 //
-// vpdpbusd multiplies unsigned by signed bytes. For small blocks, activations are stored as q + 128, unsigned, so that weights
-// keep their sign; the excess 128 * sum(w) is subtracted once per weight vector, exactly, in the accumulator's start value. For
-// super-blocks the weights are made unsigned and activations keep their sign: the weights' offset times the sums of the
-// activations joins the mins, which those formats have anyway.
+// vpdpbusd multiplies unsigned by signed bytes. For small blocks, activations are stored as q +
+// 128, unsigned, so that weights keep their sign; the excess 128 * sum(w) is subtracted once per
+// weight vector, exactly, in the accumulator's start value. For super-blocks the weights are made
+// unsigned and activations keep their sign: the weights' offset times the sums of the activations
+// joins the mins, which those formats have anyway.
 #ifndef THERMOCLINE_KERNELS_CPU_VEC_AVX512_H_
 #define THERMOCLINE_KERNELS_CPU_VEC_AVX512_H_
 
@@ -176,7 +177,8 @@ struct SuperWeights {
   float dmin;
 };
 
-// Spreads 16 scales (32-bit lanes) over the four vectors: lane l of vector i serves sub-block 4i + l / 4.
+// Spreads 16 scales (32-bit lanes) over the four vectors: lane l of vector i serves sub-block 4i +
+// l / 4.
 inline void SpreadScales(__m512i scales, __m512i out[4]) {
   const __m512i lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
   for (int i = 0; i < 4; ++i) {
@@ -198,7 +200,8 @@ struct SuperLoader {
     SuperBlock unpacked;
     UnpackBlock<Format>(block, &unpacked);
     for (int i = 0; i < 4; ++i) {
-      w->q[i] = _mm512_add_epi8(_mm512_loadu_si512(unpacked.q + 64 * i), _mm512_set1_epi8((char)kOffset));
+      w->q[i] =
+          _mm512_add_epi8(_mm512_loadu_si512(unpacked.q + 64 * i), _mm512_set1_epi8((char)kOffset));
     }
     const __m256i scales = _mm256_loadu_si256((const __m256i*)unpacked.scale);
     SpreadScales(_mm512_cvtepi16_epi32(scales), w->scale);
@@ -212,7 +215,8 @@ struct SuperLoader {
   }
 };
 
-// The 12 scale bytes of Q4_K and Q5_K: 8 scales in the low, 8 mins in the high half of the result, as bytes.
+// The 12 scale bytes of Q4_K and Q5_K: 8 scales in the low, 8 mins in the high half of the result,
+// as bytes.
 inline __m128i UnpackKScaleBytes(const uint8_t* packed) {
   uint32_t a, b, c;  // bytes 0..3, 4..7, 8..11
   memcpy(&a, packed, 4);
@@ -235,8 +239,8 @@ inline void LoadKScales(const uint8_t* packed, SuperWeights* w) {
 // 32 bytes of nibbles to 64: low nibbles, then high ones.
 inline __m512i WideNibbles(const uint8_t* p) {
   const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
-  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(bytes),
-                                          _mm256_srli_epi16(bytes, 4), 1);
+  const __m512i both =
+      _mm512_inserti64x4(_mm512_castsi256_si512(bytes), _mm256_srli_epi16(bytes, 4), 1);
   return _mm512_and_si512(both, _mm512_set1_epi8(0x0F));
 }
 
@@ -258,8 +262,7 @@ struct SuperLoader<FormatQ5K> {
       const __m512i planes = _mm512_inserti64x4(
           _mm512_castsi256_si512(_mm256_srl_epi16(high, _mm_cvtsi32_si128(2 * i))),
           _mm256_srl_epi16(high, _mm_cvtsi32_si128(2 * i + 1)), 1);
-      const __m512i fifth =
-          _mm512_slli_epi16(_mm512_and_si512(planes, _mm512_set1_epi8(1)), 4);
+      const __m512i fifth = _mm512_slli_epi16(_mm512_and_si512(planes, _mm512_set1_epi8(1)), 4);
       w->q[i] = _mm512_or_si512(WideNibbles(block + 48 + 32 * i), fifth);
     }
     LoadKScales(block + 4, w);
@@ -276,10 +279,10 @@ struct SuperLoader<FormatQ6K> {
       const __m256i pairs = _mm256_loadu_si256((const __m256i*)(block + 128 + 32 * h));
       const __m512i nibble = _mm512_set1_epi8(0x0F), top = _mm512_set1_epi8(0x30);
       // Planes 0 and 1 take pair bits 0-1 and 2-3, planes 2 and 3 bits 4-5 and 6-7, to bit 4.
-      const __m512i first = _mm512_inserti64x4(
-          _mm512_castsi256_si512(_mm256_slli_epi16(pairs, 4)), _mm256_slli_epi16(pairs, 2), 1);
-      const __m512i second = _mm512_inserti64x4(_mm512_castsi256_si512(pairs),
-                                                _mm256_srli_epi16(pairs, 2), 1);
+      const __m512i first = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_slli_epi16(pairs, 4)),
+                                               _mm256_slli_epi16(pairs, 2), 1);
+      const __m512i second =
+          _mm512_inserti64x4(_mm512_castsi256_si512(pairs), _mm256_srli_epi16(pairs, 2), 1);
       const __m512i q0 =
           _mm512_or_si512(_mm512_and_si512(low, nibble), _mm512_and_si512(first, top));
       const __m512i q1 = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(low, 4), nibble),
@@ -306,7 +309,8 @@ inline SuperWeights LoadSuper(const uint8_t* block) {
   SuperLoader<Format>::Load(block, &w);
   if (!IsWide<Format>()) {
     // For vpdpwssd below: the scale in the low, zero in the high 16 bits of each lane.
-    for (int i = 0; i < 4; ++i) w.scale[i] = _mm512_and_si512(w.scale[i], _mm512_set1_epi32(0xFFFF));
+    for (int i = 0; i < 4; ++i)
+      w.scale[i] = _mm512_and_si512(w.scale[i], _mm512_set1_epi32(0xFFFF));
   }
   return w;
 }
@@ -321,7 +325,8 @@ inline float Finish(const SuperAcc& acc) {
 }
 
 template <class Format>
-inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b, SuperAcc* acc) {
+inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,
+                            SuperAcc* acc) {
   const int8_t* q = x.q + b * kSuperBlockElems;
   __m512i dot = _mm512_setzero_si512();
   for (int i = 0; i < 4; ++i) {

@@ -9,7 +9,8 @@
 namespace thermocline {
 namespace {
 
-// About 40 us: longer than the gap between two regions of a step, shorter than a scheduling quantum.
+// About 40 us: longer than the gap between two regions of a step, shorter than a scheduling
+// quantum.
 constexpr int kSpinsBeforePark = 1000;
 
 void Pause() {

@@ -11,8 +11,9 @@
 
 namespace thermocline {
 
-// The calling thread is worker 0. Workers spin for some tens of microseconds after a region and then park, so that a
-// decode step pays no wake-ups between its regions while an idle server uses no CPU.
+// The calling thread is worker 0. Workers spin for some tens of microseconds after a region and
+// then park, so that a decode step pays no wake-ups between its regions while an idle server uses
+// no CPU.
 class WorkerPool {
  public:
   // num_threads >= 1, the caller included.
@@ -23,8 +24,9 @@ class WorkerPool {
 
   int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Calls fn(task, worker) once for every task in [0, num_tasks); tasks are handed out in ascending order. Returns when all are
-  // done; everything fn wrote is then visible to the caller. One caller at a time; fn must not call Run.
+  // Calls fn(task, worker) once for every task in [0, num_tasks); tasks are handed out in ascending
+  // order. Returns when all are done; everything fn wrote is then visible to the caller. One caller
+  // at a time; fn must not call Run.
   void Run(int64_t num_tasks, absl::FunctionRef<void(int64_t task, int worker)> fn);
 
  private:
@@ -36,7 +38,7 @@ class WorkerPool {
   void WorkerLoop(int worker);
   void TakeTasks(int worker);
 
-  Job job_;                          // written by Run before epoch_, read by workers after it
+  Job job_;  // written by Run before epoch_, read by workers after it
   std::atomic<int64_t> next_task_{0};
   std::atomic<uint32_t> epoch_{0};   // one more for every region, and for the stop
   std::atomic<int> num_working_{0};  // workers that have not finished the current region

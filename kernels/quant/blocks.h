@@ -3,8 +3,8 @@
 //   Small block (32 weights):   w[i] = d * q[i] + m
 //   Super-block (256 weights):  w[i] = (d * scale[i / 16]) * q[i] - dmin * min[i / 16]
 //
-// A format file gives one struct with DType, sizes and Unpack; the decoder, the scalar kernels and the vector
-// kernels' generic path are all made from it. Internal linkage: see float_bits.h.
+// A format file gives one struct with DType, sizes and Unpack; the decoder, the scalar kernels and
+// the vector kernels' generic path are all made from it. Internal linkage: see float_bits.h.
 #ifndef THERMOCLINE_KERNELS_QUANT_BLOCKS_H_
 #define THERMOCLINE_KERNELS_QUANT_BLOCKS_H_
 

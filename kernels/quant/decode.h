@@ -31,8 +31,8 @@ struct BlockOf<kSuperBlockElems> {
   typedef SuperBlock Type;
 };
 
-// Unpack, kept apart from what reads the result: g++ 12 at -O3 -mavx2 drops the stores of Q2_K's Unpack when both are
-// inlined into one loop.
+// Unpack, kept apart from what reads the result: g++ 12 at -O3 -mavx2 drops the stores of Q2_K's
+// Unpack when both are inlined into one loop.
 template <class Format, class Block>
 static inline void UnpackBlock(const uint8_t* block, Block* out) {
   Format::Unpack(block, out);

@@ -1,8 +1,8 @@
 // Conversions between f32 and the 16-bit and 8-bit float storage formats, in plain C++.
 //
 // Everything here has internal linkage on purpose: the instruction-set files include this header
-// under different compiler flags, and a shared inline function compiled for AVX-512 must never be the
-// copy that the linker picks for the rest of the program.
+// under different compiler flags, and a shared inline function compiled for AVX-512 must never be
+// the copy that the linker picks for the rest of the program.
 #ifndef THERMOCLINE_KERNELS_QUANT_FLOAT_BITS_H_
 #define THERMOCLINE_KERNELS_QUANT_FLOAT_BITS_H_
 
@@ -41,7 +41,7 @@ static inline uint16_t FloatToHalf(float value) {
   const uint32_t bits = FloatToBits(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);  // NaN stays NaN
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);   // NaN stays NaN
   if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // rounds to infinity
   if (magnitude < 0x38800000u) {                                               // subnormal or zero
     // Adding 0.5 leaves the rounded multiple of 2^-24 in the low mantissa bits.

@@ -1,7 +1,8 @@
 // IQ4_XS: 256 weights in 136 bytes: w = d * (s - 32) * table[q], a 6-bit scale s per 32.
 //
-// [f16 d][u16 high scale bits][4 bytes of low scale nibbles][128 bytes of nibbles: group g of 32 weights in bytes 16g..16g+15, low then high]
-// Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+// [f16 d][u16 high scale bits][4 bytes of low scale nibbles][128 bytes of nibbles: group g of 32
+// weights in bytes 16g..16g+15, low then high] Layout: ggml-common.h of llama.cpp; decoding:
+// quants.py of gguf-py.
 #ifndef THERMOCLINE_KERNELS_QUANT_IQ4_XS_H_
 #define THERMOCLINE_KERNELS_QUANT_IQ4_XS_H_
 

@@ -1,7 +1,8 @@
 // The 6-bit scales and mins that Q4_K and Q5_K pack into 12 bytes, one pair per 32 weights.
 //
-// Pairs 0..3: low 6 bits of bytes 0..3 (scale) and 4..7 (min). Pairs 4..7: low and high nibbles of bytes 8..11
-// plus the two top bits of bytes 0..3 and 4..7. Source: get_scale_min_k4 of ggml-quants.c in llama.cpp.
+// Pairs 0..3: low 6 bits of bytes 0..3 (scale) and 4..7 (min). Pairs 4..7: low and high nibbles of
+// bytes 8..11 plus the two top bits of bytes 0..3 and 4..7. Source: get_scale_min_k4 of
+// ggml-quants.c in llama.cpp.
 #ifndef THERMOCLINE_KERNELS_QUANT_K_SCALES_H_
 #define THERMOCLINE_KERNELS_QUANT_K_SCALES_H_
 

@@ -1,7 +1,8 @@
 // MXFP4: 32 weights in 17 bytes: w = 2^(e - 128) * table[q], FP4 (E2M1) values stored doubled.
 //
 // [u8 e][16 bytes: low nibbles are weights 0..15, high nibbles 16..31]
-// Source: OCP Microscaling Formats 1.0, section 5. Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+// Source: OCP Microscaling Formats 1.0, section 5. Layout: ggml-common.h of llama.cpp; decoding:
+// quants.py of gguf-py.
 #ifndef THERMOCLINE_KERNELS_QUANT_MXFP4_H_
 #define THERMOCLINE_KERNELS_QUANT_MXFP4_H_
 
@@ -11,7 +12,8 @@
 namespace thermocline {
 
 // Twice the FP4 values 0, 0.5, 1, 1.5, 2, 3, 4, 6, so that they are integers.
-static constexpr int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static constexpr int8_t kMxfp4Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                            0, -1, -2, -3, -4, -6, -8, -12};
 
 struct FormatMxfp4 {
   static constexpr DType kDType = DType::kMXFP4;

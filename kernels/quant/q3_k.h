@@ -1,8 +1,8 @@
 // Q3_K: 256 weights in 110 bytes: w = d * (s - 32) * (q - 4), a 6-bit scale s per 16.
 //
 // [32 bytes of third bits][64 bytes of 2-bit weights][12 scale bytes][f16 d]
-// The third bit of weight i is bit (i / 32) of byte i % 32. Scales: low nibbles of bytes 0..7, two high bits in bytes 8..11.
-// Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+// The third bit of weight i is bit (i / 32) of byte i % 32. Scales: low nibbles of bytes 0..7, two
+// high bits in bytes 8..11. Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
 #ifndef THERMOCLINE_KERNELS_QUANT_Q3_K_H_
 #define THERMOCLINE_KERNELS_QUANT_Q3_K_H_
 

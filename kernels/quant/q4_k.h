@@ -1,7 +1,8 @@
 // Q4_K: 256 weights in 144 bytes: w = d * s * q - dmin * m, 6-bit s and m per 32.
 //
-// [f16 d][f16 dmin][12 bytes of scales and mins][128 bytes: chunk c of 32 bytes holds weights 64c.. in its low and 64c+32.. in its high nibbles]
-// Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+// [f16 d][f16 dmin][12 bytes of scales and mins][128 bytes: chunk c of 32 bytes holds weights 64c..
+// in its low and 64c+32.. in its high nibbles] Layout: ggml-common.h of llama.cpp; decoding:
+// quants.py of gguf-py.
 #ifndef THERMOCLINE_KERNELS_QUANT_Q4_K_H_
 #define THERMOCLINE_KERNELS_QUANT_Q4_K_H_
 

@@ -1,8 +1,8 @@
 // Q5_K: 256 weights in 176 bytes: w = d * s * q - dmin * m, 6-bit s and m per 32.
 //
-// [f16 d][f16 dmin][12 bytes of scales and mins][32 bytes of fifth bits][128 bytes of nibbles, as in Q4_K]
-// The fifth bit of weight i is bit (i / 32) of byte i % 32.
-// Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+// [f16 d][f16 dmin][12 bytes of scales and mins][32 bytes of fifth bits][128 bytes of nibbles, as
+// in Q4_K] The fifth bit of weight i is bit (i / 32) of byte i % 32. Layout: ggml-common.h of
+// llama.cpp; decoding: quants.py of gguf-py.
 #ifndef THERMOCLINE_KERNELS_QUANT_Q5_K_H_
 #define THERMOCLINE_KERNELS_QUANT_Q5_K_H_
 

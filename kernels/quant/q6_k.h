@@ -1,8 +1,9 @@
 // Q6_K: 256 weights in 210 bytes: w = d * s * (q - 32), an int8 scale s per 16.
 //
 // [128 bytes of low nibbles][64 bytes of high bit pairs][16 x int8 scales][f16 d]
-// Half h, plane p (32 weights each): the nibble is in byte 64h + 32(p & 1) + l, low for p < 2; the pair is at bit 2p of byte 32h + l.
-// Layout: ggml-common.h of llama.cpp; decoding: quants.py of gguf-py.
+// Half h, plane p (32 weights each): the nibble is in byte 64h + 32(p & 1) + l, low for p < 2; the
+// pair is at bit 2p of byte 32h + l. Layout: ggml-common.h of llama.cpp; decoding: quants.py of
+// gguf-py.
 #ifndef THERMOCLINE_KERNELS_QUANT_Q6_K_H_
 #define THERMOCLINE_KERNELS_QUANT_Q6_K_H_
 

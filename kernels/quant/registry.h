@@ -15,7 +15,8 @@ struct WeightFormat {
   absl::string_view name;  // as llama.cpp spells it: "Q4_K"
   int block_elems;         // weights a block; a row holds whole blocks
   int block_bytes;
-  // Writes num_blocks * block_elems f32 values, each within 1 ulp of gguf-py's decoder. Null for I32.
+  // Writes num_blocks * block_elems f32 values, each within 1 ulp of gguf-py's decoder. Null for
+  // I32.
   void (*decode)(const uint8_t* blocks, int64_t num_blocks, float* out);
 };
 

@@ -183,10 +183,9 @@ void ReferenceBackend::RouteTopK(const TensorView& logits, const RouteArgs& args
   for (int64_t n = 0; n < logits.rows(); ++n) {
     const float* logit = logits.Row<float>(n);
     std::iota(order.begin(), order.end(), 0);
-    std::partial_sort(order.begin(), order.begin() + args.top_k, order.end(),
-                      [&](int32_t a, int32_t b) {
-                        return logit[a] != logit[b] ? logit[a] > logit[b] : a < b;
-                      });
+    std::partial_sort(
+        order.begin(), order.begin() + args.top_k, order.end(),
+        [&](int32_t a, int32_t b) { return logit[a] != logit[b] ? logit[a] > logit[b] : a < b; });
     const float max = logit[order[0]];
     float total = 0.0f, chosen = 0.0f;
     for (int64_t e = 0; e < num_experts; ++e) total += (score[e] = std::exp(logit[e] - max));

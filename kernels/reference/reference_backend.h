@@ -1,4 +1,5 @@
-// The reference backend: every operation as the plainest loops in f32. It is the oracle of all tests.
+// The reference backend: every operation as the plainest loops in f32. It is the oracle of all
+// tests.
 #ifndef THERMOCLINE_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
 #define THERMOCLINE_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
 
@@ -8,8 +9,8 @@
 
 namespace thermocline {
 
-// Host memory, one thread, every operation done when the call returns. Weights are decoded to f32 row by row and
-// activations are never rounded.
+// Host memory, one thread, every operation done when the call returns. Weights are decoded to f32
+// row by row and activations are never rounded.
 class ReferenceBackend : public Backend {
  public:
   absl::string_view name() const override { return "reference"; }

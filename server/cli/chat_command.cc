@@ -14,12 +14,14 @@
 namespace thermocline {
 namespace {
 
-absl::Status Converse(Engine* engine, const SamplingFlags& sampling, const std::string& system, int64_t max_tokens) {
+absl::Status Converse(Engine* engine, const SamplingFlags& sampling, const std::string& system,
+                      int64_t max_tokens) {
   const Tokenizer* tokenizer = engine->tokenizer();
   if (tokenizer == nullptr || tokenizer->chat_template().empty()) {
     return absl::FailedPreconditionError("the model has no chat template");
   }
-  absl::StatusOr<std::unique_ptr<ChatTemplate>> chat = ChatTemplate::Create(tokenizer->chat_template());
+  absl::StatusOr<std::unique_ptr<ChatTemplate>> chat =
+      ChatTemplate::Create(tokenizer->chat_template());
   if (!chat.ok()) return chat.status();
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
@@ -30,8 +32,8 @@ absl::Status Converse(Engine* engine, const SamplingFlags& sampling, const std::
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
     messages.push_back({{"role", "user"}, {"content", line}});
-    absl::StatusOr<std::string> prompt =
-        (*chat)->Render({{"messages", messages}, {"add_generation_prompt", true}}, SpecialTokenTexts(tokenizer));
+    absl::StatusOr<std::string> prompt = (*chat)->Render(
+        {{"messages", messages}, {"add_generation_prompt", true}}, SpecialTokenTexts(tokenizer));
     if (!prompt.ok()) return prompt.status();
     GenerateRequest request;
     absl::StatusOr<std::vector<int32_t>> ids = tokenizer->Encode(*prompt, /*parse_special=*/true);
@@ -39,10 +41,13 @@ absl::Status Converse(Engine* engine, const SamplingFlags& sampling, const std::
     request.prompt = *std::move(ids);
     request.sampling = ToSamplingParams(sampling);
     request.max_tokens = max_tokens;
-    absl::StatusOr<Completion> answer = RunRequest(engine, std::move(request), {.on_text = [](const std::string& text) {
-                                                     std::fputs(text.c_str(), stdout);
-                                                     std::fflush(stdout);
-                                                   }, .on_prompt_logits = nullptr});
+    absl::StatusOr<Completion> answer = RunRequest(engine, std::move(request),
+                                                   {.on_text =
+                                                        [](const std::string& text) {
+                                                          std::fputs(text.c_str(), stdout);
+                                                          std::fflush(stdout);
+                                                        },
+                                                    .on_prompt_logits = nullptr});
     if (!answer.ok()) return answer.status();
     std::fputs("\n", stdout);
     std::fflush(stdout);
@@ -69,7 +74,8 @@ void AddChatCommand(CLI::App* app, int* exit_code) {
   command->callback([flags, exit_code] {
     absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(flags->engine, /*exact=*/false);
     const absl::Status status =
-        engine.ok() ? Converse(engine->get(), flags->sampling, flags->system, flags->max_tokens) : engine.status();
+        engine.ok() ? Converse(engine->get(), flags->sampling, flags->system, flags->max_tokens)
+                    : engine.status();
     if (!status.ok()) *exit_code = ReportError(status);
   });
 }

@@ -8,7 +8,8 @@ class App;
 
 namespace thermocline {
 
-// Each adds its subcommand to the program; running it stores the process's exit status in *exit_code.
+// Each adds its subcommand to the program; running it stores the process's exit status in
+// *exit_code.
 void AddServeCommand(CLI::App* app, int* exit_code);
 void AddChatCommand(CLI::App* app, int* exit_code);
 void AddGenerateCommand(CLI::App* app, int* exit_code);

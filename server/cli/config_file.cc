@@ -12,7 +12,8 @@ namespace thermocline {
 absl::Status ApplyConfigFile(const std::string& path, const CLI::App& command) {
   try {  // yaml-cpp reports by exceptions
     const YAML::Node root = YAML::LoadFile(path);
-    if (!root.IsMap()) return absl::InvalidArgumentError(absl::StrCat("\"", path, "\" is not a YAML map"));
+    if (!root.IsMap())
+      return absl::InvalidArgumentError(absl::StrCat("\"", path, "\" is not a YAML map"));
     for (const auto& entry : root) {
       const std::string key = entry.first.as<std::string>();
       const CLI::Option* option = command.get_option_no_throw(absl::StrCat("--", key));
@@ -21,7 +22,8 @@ absl::Status ApplyConfigFile(const std::string& path, const CLI::App& command) {
         return absl::InvalidArgumentError(
             absl::StrCat("\"", path, "\": \"", key, "\" is not an option of ", command.get_name()));
       }
-      setenv(option->get_envname().c_str(), entry.second.as<std::string>().c_str(), /*overwrite=*/0);
+      setenv(option->get_envname().c_str(), entry.second.as<std::string>().c_str(),
+             /*overwrite=*/0);
     }
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError(absl::StrCat("\"", path, "\": ", e.what()));

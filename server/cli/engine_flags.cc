@@ -15,28 +15,43 @@
 namespace thermocline {
 
 void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
-  command->add_option("model", flags->model, "GGUF file or Hugging Face folder (default: the model that comes along)");
+  command->add_option("model", flags->model,
+                      "GGUF file or Hugging Face folder (default: the model that comes along)");
   command->add_option("--backend", flags->backend, "cpu or reference")->capture_default_str();
-  command->add_option("--threads", flags->threads, "worker threads; 0: one per core")->capture_default_str();
-  command->add_option("--cpu-isa", flags->cpu_isa, "scalar, avx2 or avx512 (default: the best this machine has)");
+  command->add_option("--threads", flags->threads, "worker threads; 0: one per core")
+      ->capture_default_str();
+  command->add_option("--cpu-isa", flags->cpu_isa,
+                      "scalar, avx2 or avx512 (default: the best this machine has)");
   command->add_option("--activations", flags->activations,
-                      "f32 or int8: precision of activations on quantised weights (default: int8; f32 for F32 models)");
+                      "f32 or int8: precision of activations on quantised weights (default: int8; "
+                      "f32 for F32 models)");
   command->add_flag("--exact", flags->exact, "the same as --activations f32");
-  command->add_option("--kv-dtype", flags->kv_dtype, "f32, f16 or bf16 (default: f16; f32 for F32 models)");
-  command->add_option("--context", flags->context, "longest sequence in tokens; 0: the model's limit")
+  command->add_option("--kv-dtype", flags->kv_dtype,
+                      "f32, f16 or bf16 (default: f16; f32 for F32 models)");
+  command
+      ->add_option("--context", flags->context, "longest sequence in tokens; 0: the model's limit")
       ->capture_default_str();
-  command->add_option("--kv-tokens", flags->kv_tokens, "KV cache for so many tokens; 0: chosen from free memory")
+  command
+      ->add_option("--kv-tokens", flags->kv_tokens,
+                   "KV cache for so many tokens; 0: chosen from free memory")
       ->capture_default_str();
-  command->add_option("--block-size", flags->block_size, "tokens in a KV block")->capture_default_str();
+  command->add_option("--block-size", flags->block_size, "tokens in a KV block")
+      ->capture_default_str();
   command->add_option("--max-batch-tokens", flags->max_batch_tokens, "tokens computed in one step")
       ->capture_default_str();
-  command->add_option("--max-num-seqs", flags->max_num_seqs, "sequences that run at once")->capture_default_str();
-  command->add_option("--max-waiting", flags->max_waiting, "requests in the queue before new ones are refused")
+  command->add_option("--max-num-seqs", flags->max_num_seqs, "sequences that run at once")
       ->capture_default_str();
-  command->add_option("--host-experts", flags->host_experts,
-                      "experts of each layer kept in memory; -1: all, others are read from disk when needed")
+  command
+      ->add_option("--max-waiting", flags->max_waiting,
+                   "requests in the queue before new ones are refused")
       ->capture_default_str();
-  command->add_option("--expert-policy", flags->expert_policy, "which expert gives way: lru or random")
+  command
+      ->add_option(
+          "--host-experts", flags->host_experts,
+          "experts of each layer kept in memory; -1: all, others are read from disk when needed")
+      ->capture_default_str();
+  command
+      ->add_option("--expert-policy", flags->expert_policy, "which expert gives way: lru or random")
       ->capture_default_str();
 }
 
@@ -53,7 +68,8 @@ void AddEnvironmentTwins(CLI::App* command) {
   for (CLI::Option* option : command->get_options()) {
     const std::string name = option->get_single_name();
     if (name == "help" || name == "config") continue;
-    const std::string twin = absl::StrCat("THERMOCLINE_", absl::AsciiStrToUpper(absl::StrReplaceAll(name, {{"-", "_"}})));
+    const std::string twin = absl::StrCat(
+        "THERMOCLINE_", absl::AsciiStrToUpper(absl::StrReplaceAll(name, {{"-", "_"}})));
     option->envname(twin);
   }
 }
@@ -62,7 +78,8 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   EngineOptions options;
   options.model_path = flags.model.empty() ? DefaultModelPath() : flags.model;
   if (options.model_path.empty()) {
-    return absl::NotFoundError("no model given, and the default model is not installed beside this program");
+    return absl::NotFoundError(
+        "no model given, and the default model is not installed beside this program");
   }
   options.backend = flags.backend;
   options.backend_options.num_threads = flags.threads;
@@ -93,7 +110,8 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   options.kv_tokens = flags.kv_tokens;
   options.block_size = flags.block_size;
   options.max_waiting = flags.max_waiting;
-  options.scheduler = {.max_batch_tokens = flags.max_batch_tokens, .max_num_seqs = flags.max_num_seqs};
+  options.scheduler = {.max_batch_tokens = flags.max_batch_tokens,
+                       .max_num_seqs = flags.max_num_seqs};
   if (flags.host_experts >= 0) options.host_experts = flags.host_experts;
   options.expert_policy = flags.expert_policy;
   options.progress = TerminalProgress();
@@ -118,7 +136,8 @@ std::string DefaultModelPath() {
   // Installed: bin/ beside share/. In the source tree: build/server/, two levels down.
   for (const char* up : {"..", "../.."}) {
     const std::filesystem::path path = program.parent_path() / up / kModel;
-    if (std::filesystem::exists(path, error)) return std::filesystem::weakly_canonical(path, error).string();
+    if (std::filesystem::exists(path, error))
+      return std::filesystem::weakly_canonical(path, error).string();
   }
   return "";
 }
@@ -129,8 +148,8 @@ LoadProgress TerminalProgress() {
     const int percent = total > 0 ? static_cast<int>(100 * done / total) : 100;
     if (percent == last) return;
     last = percent;
-    std::fprintf(stderr, "\rloading [%-40.*s] %3d %%%s", percent * 40 / 100, "########################################",
-                 percent, percent == 100 ? "\n" : "");
+    std::fprintf(stderr, "\rloading [%-40.*s] %3d %%%s", percent * 40 / 100,
+                 "########################################", percent, percent == 100 ? "\n" : "");
     std::fflush(stderr);
   };
 }
@@ -148,7 +167,8 @@ absl::StatusOr<std::vector<int32_t>> ParseTokenList(const std::string& text) {
   for (absl::string_view part : absl::StrSplit(text, ',', absl::SkipWhitespace())) {
     int32_t token = 0;
     if (!absl::SimpleAtoi(part, &token)) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", part, "\" in the token list is not a whole number"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", part, "\" in the token list is not a whole number"));
     }
     tokens.push_back(token);
   }

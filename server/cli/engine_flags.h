@@ -54,11 +54,13 @@ void AddEnvironmentTwins(CLI::App* command);
 absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags);
 SamplingParams ToSamplingParams(const SamplingFlags& flags);
 
-// Path of the model that comes with the program, found relative to the executable; "" if it is not there.
+// Path of the model that comes with the program, found relative to the executable; "" if it is not
+// there.
 std::string DefaultModelPath();
 // A bar on standard error, or nothing when that is no terminal.
 LoadProgress TerminalProgress();
-// Loads a model for a command that runs to its end: f32 throughout when `exact` (unless the flags say otherwise).
+// Loads a model for a command that runs to its end: f32 throughout when `exact` (unless the flags
+// say otherwise).
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact);
 
 // "1,2,3" to token ids. INVALID_ARGUMENT names the part that is no number.

@@ -65,12 +65,14 @@ void AddGenerateCommand(CLI::App* app, int* exit_code) {
   AddSamplingFlags(command, &flags->sampling);
   command->add_option("--prompt", flags->prompt, "text to continue");
   command->add_option("--tokens", flags->tokens, "token ids to continue: 1,2,3");
-  command->add_option("--max-tokens", flags->max_tokens, "longest continuation")->capture_default_str();
+  command->add_option("--max-tokens", flags->max_tokens, "longest continuation")
+      ->capture_default_str();
   command->add_option("--stop", flags->stop, "stop at this text; may be repeated");
   command->add_flag("--ignore-eos", flags->ignore_eos, "do not stop at end tokens");
   command->add_flag("--json", flags->json, "print {\"tokens\": [new ids], \"text\": ...}");
   command->callback([flags, exit_code] {
-    if (const absl::Status status = Generate(*flags); !status.ok()) *exit_code = ReportError(status);
+    if (const absl::Status status = Generate(*flags); !status.ok())
+      *exit_code = ReportError(status);
   });
 }
 

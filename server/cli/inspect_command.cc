@@ -35,10 +35,11 @@ ordered_json Shorten(const MetadataValue& value) {
 }
 
 ordered_json Describe(const Checkpoint& checkpoint) {
-  ordered_json out = {{"path", checkpoint.path()},
-                      {"format", checkpoint.kind() == Checkpoint::Kind::kGguf ? "gguf" : "safetensors"},
-                      {"files", checkpoint.files()},
-                      {"tensor_bytes", checkpoint.total_bytes()}};
+  ordered_json out = {
+      {"path", checkpoint.path()},
+      {"format", checkpoint.kind() == Checkpoint::Kind::kGguf ? "gguf" : "safetensors"},
+      {"files", checkpoint.files()},
+      {"tensor_bytes", checkpoint.total_bytes()}};
   if (checkpoint.kind() == Checkpoint::Kind::kGguf) {
     for (const auto& [key, value] : checkpoint.metadata()) out["metadata"][key] = Shorten(value);
   } else {
@@ -50,7 +51,8 @@ ordered_json Describe(const Checkpoint& checkpoint) {
                               {"type", std::string(GetFormat(tensor.dtype).name)},
                               {"shape", tensor.shape},
                               {"bytes", tensor.bytes}});
-    const bool expert = name.find("_exps.") != std::string::npos || name.find(".experts.") != std::string::npos;
+    const bool expert =
+        name.find("_exps.") != std::string::npos || name.find(".experts.") != std::string::npos;
     if (expert) expert_bytes += tensor.bytes;
   }
   absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(checkpoint);
@@ -70,23 +72,31 @@ ordered_json Describe(const Checkpoint& checkpoint) {
 }
 
 void PrintText(const ordered_json& d) {
-  const auto mib = [](const ordered_json& bytes) { return static_cast<double>(bytes.get<int64_t>()) / (1 << 20); };
+  const auto mib = [](const ordered_json& bytes) {
+    return static_cast<double>(bytes.get<int64_t>()) / (1 << 20);
+  };
   std::printf("%s: %s, %zu file(s), %.1f MiB of tensors\n", d["path"].get<std::string>().c_str(),
               d["format"].get<std::string>().c_str(), d["files"].size(), mib(d["tensor_bytes"]));
   if (d["supported"].get<bool>()) {
     const ordered_json& needs = d["needs"];
-    std::printf("supported; memory: weights %.1f MiB (experts %.1f MiB), KV cache %.3f MiB per 1024 tokens in f16\n",
-                mib(needs["weight_bytes"]), mib(needs["expert_bytes"]), mib(needs["kv_bytes_per_token_f16"]) * 1024.0);
+    std::printf(
+        "supported; memory: weights %.1f MiB (experts %.1f MiB), KV cache %.3f MiB per 1024 tokens "
+        "in f16\n",
+        mib(needs["weight_bytes"]), mib(needs["expert_bytes"]),
+        mib(needs["kv_bytes_per_token_f16"]) * 1024.0);
   } else {
     std::printf("not supported: %s\n", d["reason"].get<std::string>().c_str());
   }
   std::puts("\nmetadata");
-  for (const auto& [key, value] : d["metadata"].items()) std::printf("  %-48s %s\n", key.c_str(), value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
+  for (const auto& [key, value] : d["metadata"].items())
+    std::printf("  %-48s %s\n", key.c_str(),
+                value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
   std::puts("\ntensors");
   if (!d.contains("tensors")) return;
   for (const ordered_json& t : d["tensors"]) {
-    std::printf("  %-48s %-7s %-22s %12lld\n", t["name"].get<std::string>().c_str(), t["type"].get<std::string>().c_str(),
-                t["shape"].dump().c_str(), static_cast<long long>(t["bytes"].get<int64_t>()));
+    std::printf("  %-48s %-7s %-22s %12lld\n", t["name"].get<std::string>().c_str(),
+                t["type"].get<std::string>().c_str(), t["shape"].dump().c_str(),
+                static_cast<long long>(t["bytes"].get<int64_t>()));
   }
 }
 
@@ -98,8 +108,10 @@ void AddInspectCommand(CLI::App* app, int* exit_code) {
     bool json = false;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app->add_subcommand("inspect", "Metadata, tensors, sizes and memory needs of a model");
-  command->add_option("model", flags->model, "GGUF file or Hugging Face folder (default: the model that comes along)");
+  CLI::App* command =
+      app->add_subcommand("inspect", "Metadata, tensors, sizes and memory needs of a model");
+  command->add_option("model", flags->model,
+                      "GGUF file or Hugging Face folder (default: the model that comes along)");
   command->add_flag("--json", flags->json);
   command->callback([flags, exit_code] {
     const std::string path = flags->model.empty() ? DefaultModelPath() : flags->model;

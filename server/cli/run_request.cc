@@ -5,7 +5,8 @@ namespace {
 
 class Collector : public ResponseSink {
  public:
-  Collector(Completion* completion, const RunCallbacks* callbacks) : completion_(completion), callbacks_(callbacks) {}
+  Collector(Completion* completion, const RunCallbacks* callbacks)
+      : completion_(completion), callbacks_(callbacks) {}
 
   bool OnDelta(Delta delta) override {
     for (const OutputToken& token : delta.tokens) completion_->tokens.push_back(token.token);
@@ -25,7 +26,8 @@ class Collector : public ResponseSink {
 
 }  // namespace
 
-absl::StatusOr<Completion> RunRequest(Engine* engine, GenerateRequest request, const RunCallbacks& callbacks) {
+absl::StatusOr<Completion> RunRequest(Engine* engine, GenerateRequest request,
+                                      const RunCallbacks& callbacks) {
   Completion completion;
   absl::StatusOr<RequestId> id =
       engine->Submit(std::move(request), std::make_unique<Collector>(&completion, &callbacks));

@@ -23,7 +23,8 @@ struct RunCallbacks {
 };
 
 // Errors of the request come back as the status.
-absl::StatusOr<Completion> RunRequest(Engine* engine, GenerateRequest request, const RunCallbacks& callbacks = {});
+absl::StatusOr<Completion> RunRequest(Engine* engine, GenerateRequest request,
+                                      const RunCallbacks& callbacks = {});
 
 }  // namespace thermocline
 

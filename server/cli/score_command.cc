@@ -12,11 +12,13 @@ namespace {
 
 void PrintNumbers(absl::Span<const float> numbers) {
   std::fputc('[', stdout);
-  for (size_t i = 0; i < numbers.size(); ++i) std::printf(i == 0 ? "%.9g" : ", %.9g", static_cast<double>(numbers[i]));
+  for (size_t i = 0; i < numbers.size(); ++i)
+    std::printf(i == 0 ? "%.9g" : ", %.9g", static_cast<double>(numbers[i]));
   std::fputc(']', stdout);
 }
 
-absl::Status Score(const EngineFlags& flags, const std::string& token_list, bool json, bool with_logits) {
+absl::Status Score(const EngineFlags& flags, const std::string& token_list, bool json,
+                   bool with_logits) {
   absl::StatusOr<std::vector<int32_t>> tokens = ParseTokenList(token_list);
   if (!tokens.ok()) return tokens.status();
   absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(flags, /*exact=*/true);
@@ -28,11 +30,12 @@ absl::Status Score(const EngineFlags& flags, const std::string& token_list, bool
   request.max_tokens = 0;
   request.prompt_logits = true;
   absl::StatusOr<Completion> done = RunRequest(
-      engine->get(), std::move(request), {.on_text = nullptr, .on_prompt_logits = [&](int64_t position, absl::Span<const float> row) {
-        const size_t at = static_cast<size_t>(position);
-        if (at < logprobs.size()) logprobs[at] = LogprobOf(row, (*tokens)[at + 1]);
-        if (with_logits) logits[at].assign(row.begin(), row.end());
-      }});
+      engine->get(), std::move(request),
+      {.on_text = nullptr, .on_prompt_logits = [&](int64_t position, absl::Span<const float> row) {
+         const size_t at = static_cast<size_t>(position);
+         if (at < logprobs.size()) logprobs[at] = LogprobOf(row, (*tokens)[at + 1]);
+         if (with_logits) logits[at].assign(row.begin(), row.end());
+       }});
   if (!done.ok()) return done.status();
   if (!json) {
     for (size_t i = 0; i < logprobs.size(); ++i) {
@@ -63,7 +66,8 @@ void AddScoreCommand(CLI::App* app, int* exit_code) {
     bool json = false, logits = false;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app->add_subcommand("score", "Log-probabilities of given tokens, in f32 unless told otherwise");
+  CLI::App* command = app->add_subcommand(
+      "score", "Log-probabilities of given tokens, in f32 unless told otherwise");
   AddEngineFlags(command, &flags->engine);
   command->add_option("--tokens", flags->tokens, "token ids: 1,2,3; none is added")->required();
   command->add_flag("--json", flags->json, "print {\"logprobs\": [T - 1]}");

@@ -17,17 +17,26 @@ void AddServeCommand(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<Flags>();  // CLI11 keeps the callback and the addresses
   CLI::App* command = app->add_subcommand("serve", "Serve a model over gRPC");
   AddEngineFlags(command, &flags->engine);
-  command->add_option("--listen", flags->serve.listen, "address of the Inference service")->capture_default_str();
-  command->add_option("--control-listen", flags->serve.control_listen, "address of the Control service; empty: none")
+  command->add_option("--listen", flags->serve.listen, "address of the Inference service")
       ->capture_default_str();
-  command->add_option("--metrics-listen", flags->serve.metrics_listen, "address of /metrics; empty: none")
+  command
+      ->add_option("--control-listen", flags->serve.control_listen,
+                   "address of the Control service; empty: none")
       ->capture_default_str();
-  command->add_option("--drain-seconds", flags->serve.drain_seconds, "how long running requests may finish after SIGTERM")
+  command
+      ->add_option("--metrics-listen", flags->serve.metrics_listen,
+                   "address of /metrics; empty: none")
       ->capture_default_str();
-  command->add_option("--log-level", flags->log_level, "debug, info, warn, error or off")->capture_default_str();
+  command
+      ->add_option("--drain-seconds", flags->serve.drain_seconds,
+                   "how long running requests may finish after SIGTERM")
+      ->capture_default_str();
+  command->add_option("--log-level", flags->log_level, "debug, info, warn, error or off")
+      ->capture_default_str();
   command->callback([flags, exit_code] {
     if (!SetLogLevel(flags->log_level)) {
-      *exit_code = ReportError(absl::InvalidArgumentError("log-level is none of debug, info, warn, error, off"));
+      *exit_code = ReportError(
+          absl::InvalidArgumentError("log-level is none of debug, info, warn, error, off"));
       return;
     }
     absl::StatusOr<EngineOptions> engine = ToEngineOptions(flags->engine);

@@ -24,24 +24,29 @@ constexpr int64_t kMaxTemplateBytes = int64_t{16} << 20;
 // A folder with tokenizer.json, or any GGUF, with or without tensors.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& path) {
   std::error_code error;
-  if (std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json", error)) return TokenizerFromFolder(path);
+  if (std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json", error))
+    return TokenizerFromFolder(path);
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(path);
   if (!checkpoint.ok()) return checkpoint.status();
   return TokenizerOf(**checkpoint);
 }
 
 // Calls fn with every line's JSON object and prints what it returns.
-absl::Status ForEachLine(const std::string& file, const std::function<absl::StatusOr<ordered_json>(const ordered_json&)>& fn) {
+absl::Status ForEachLine(
+    const std::string& file,
+    const std::function<absl::StatusOr<ordered_json>(const ordered_json&)>& fn) {
   std::ifstream in(file);
   if (!in) return absl::NotFoundError(absl::StrCat("cannot open \"", file, "\""));
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (line.empty()) continue;
     absl::StatusOr<ordered_json> object = ParseOrderedJson(line);
-    absl::StatusOr<ordered_json> out =
-        object.ok() && object->is_object() ? fn(*object)
+    absl::StatusOr<ordered_json> out = object.ok() && object->is_object()
+                                           ? fn(*object)
                                            : absl::InvalidArgumentError("not a JSON object");
-    if (!out.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ":", number, ": ", out.status().message()));
+    if (!out.ok())
+      return absl::InvalidArgumentError(
+          absl::StrCat(file, ":", number, ": ", out.status().message()));
     std::puts(out->dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
   }
   return absl::OkStatus();
@@ -52,10 +57,13 @@ absl::Status TokenizeFile(const std::string& model, const std::string& file) {
   if (!tokenizer.ok()) return tokenizer.status();
   return ForEachLine(file, [&](const ordered_json& line) -> absl::StatusOr<ordered_json> {
     const auto text = line.find("text");
-    if (text == line.end() || !text->is_string()) return absl::InvalidArgumentError("\"text\" is missing");
-    absl::StatusOr<std::vector<int32_t>> ids = (*tokenizer)->Encode(text->get<std::string>(), /*parse_special=*/true);
+    if (text == line.end() || !text->is_string())
+      return absl::InvalidArgumentError("\"text\" is missing");
+    absl::StatusOr<std::vector<int32_t>> ids =
+        (*tokenizer)->Encode(text->get<std::string>(), /*parse_special=*/true);
     if (!ids.ok()) return ids.status();
-    return ordered_json{{"ids", *ids}, {"decoded", (*tokenizer)->Decode(*ids, /*with_special=*/true)}};
+    return ordered_json{{"ids", *ids},
+                        {"decoded", (*tokenizer)->Decode(*ids, /*with_special=*/true)}};
   });
 }
 
@@ -77,7 +85,8 @@ absl::Status RenderFile(const std::string& source_path, const std::string& file)
   if (!chat.ok()) return chat.status();
   return ForEachLine(file, [&](const ordered_json& line) -> absl::StatusOr<ordered_json> {
     const auto input = line.find("input");
-    if (input == line.end() || !input->is_object()) return absl::InvalidArgumentError("\"input\" is missing");
+    if (input == line.end() || !input->is_object())
+      return absl::InvalidArgumentError("\"input\" is missing");
     absl::StatusOr<std::string> text = (*chat)->Render(*input, SpecialTokenTexts(tokenizer.get()));
     if (!text.ok()) return ordered_json{{"error", std::string(text.status().message())}};
     return ordered_json{{"text", *text}};
@@ -89,10 +98,15 @@ absl::Status RenderFile(const std::string& source_path, const std::string& file)
 void AddTokenizeCommand(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<std::pair<std::string, std::string>>();
   CLI::App* command = app->add_subcommand("tokenize", "Token ids of texts");
-  command->add_option("model", flags->first, "model, folder with tokenizer.json, or GGUF vocabulary")->required();
-  command->add_option("--file", flags->second, "JSON lines: {\"text\"} in, {\"ids\", \"decoded\"} out")->required();
+  command
+      ->add_option("model", flags->first, "model, folder with tokenizer.json, or GGUF vocabulary")
+      ->required();
+  command
+      ->add_option("--file", flags->second, "JSON lines: {\"text\"} in, {\"ids\", \"decoded\"} out")
+      ->required();
   command->callback([flags, exit_code] {
-    if (const absl::Status s = TokenizeFile(flags->first, flags->second); !s.ok()) *exit_code = ReportError(s);
+    if (const absl::Status s = TokenizeFile(flags->first, flags->second); !s.ok())
+      *exit_code = ReportError(s);
   });
 }
 
@@ -100,9 +114,13 @@ void AddRenderCommand(CLI::App* app, int* exit_code) {
   auto flags = std::make_shared<std::pair<std::string, std::string>>();
   CLI::App* command = app->add_subcommand("render", "Render conversations with a chat template");
   command->add_option("template", flags->first, "*.jinja file, or a model")->required();
-  command->add_option("--file", flags->second, "JSON lines: {\"input\"} in, {\"text\"} or {\"error\"} out")->required();
+  command
+      ->add_option("--file", flags->second,
+                   "JSON lines: {\"input\"} in, {\"text\"} or {\"error\"} out")
+      ->required();
   command->callback([flags, exit_code] {
-    if (const absl::Status s = RenderFile(flags->first, flags->second); !s.ok()) *exit_code = ReportError(s);
+    if (const absl::Status s = RenderFile(flags->first, flags->second); !s.ok())
+      *exit_code = ReportError(s);
   });
 }
 

@@ -17,18 +17,22 @@ class ControlService::Impl : public v1::Control::CallbackService {
 
   void SetEngine(Engine* engine) { engine_.store(engine, std::memory_order_release); }
 
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest*,
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
+                                          const v1::GetServerInfoRequest*,
                                           v1::ServerInfo* info) override {
     info->set_version(kVersion);
     info->set_uptime_seconds(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count());
     Engine* engine = engine_.load(std::memory_order_acquire);
-    info->set_state(engine == nullptr ? "loading" : engine->Load().draining ? "draining" : "serving");
+    info->set_state(engine == nullptr         ? "loading"
+                    : engine->Load().draining ? "draining"
+                                              : "serving");
     if (engine != nullptr) info->set_backend(engine->DescribeBackend());
     return Done(context, grpc::Status::OK);
   }
 
-  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const v1::GetModelInfoRequest*,
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest*,
                                          v1::ModelInfo* info) override {
     Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return Done(context, Loading());
@@ -44,7 +48,8 @@ class ControlService::Impl : public v1::Control::CallbackService {
     info->set_weight_bytes(engine->weights().dense_bytes() + engine->weights().expert_bytes());
     info->set_kv_cache_bytes(engine->kv_bytes());
     info->set_has_tokenizer(engine->tokenizer() != nullptr);
-    info->set_has_chat_template(engine->tokenizer() != nullptr && !engine->tokenizer()->chat_template().empty());
+    info->set_has_chat_template(engine->tokenizer() != nullptr &&
+                                !engine->tokenizer()->chat_template().empty());
     return Done(context, grpc::Status::OK);
   }
 
@@ -64,7 +69,8 @@ class ControlService::Impl : public v1::Control::CallbackService {
     return Done(context, grpc::Status::OK);
   }
 
-  grpc::ServerUnaryReactor* GetExpertMap(grpc::CallbackServerContext* context, const v1::GetExpertMapRequest*,
+  grpc::ServerUnaryReactor* GetExpertMap(grpc::CallbackServerContext* context,
+                                         const v1::GetExpertMapRequest*,
                                          v1::ExpertMap* map) override {
     Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return Done(context, Loading());
@@ -89,8 +95,11 @@ class ControlService::Impl : public v1::Control::CallbackService {
   }
 
  private:
-  static grpc::Status Loading() { return ToGrpc(absl::UnavailableError("the model is still loading")); }
-  static grpc::ServerUnaryReactor* Done(grpc::CallbackServerContext* context, const grpc::Status& status) {
+  static grpc::Status Loading() {
+    return ToGrpc(absl::UnavailableError("the model is still loading"));
+  }
+  static grpc::ServerUnaryReactor* Done(grpc::CallbackServerContext* context,
+                                        const grpc::Status& status) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     reactor->Finish(status);
     return reactor;
@@ -101,7 +110,8 @@ class ControlService::Impl : public v1::Control::CallbackService {
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 
-ControlService::ControlService(std::function<void()> drain) : impl_(std::make_unique<Impl>(std::move(drain))) {}
+ControlService::ControlService(std::function<void()> drain)
+    : impl_(std::make_unique<Impl>(std::move(drain))) {}
 ControlService::~ControlService() = default;
 grpc::Service* ControlService::service() { return impl_.get(); }
 void ControlService::SetEngine(Engine* engine) { impl_->SetEngine(engine); }

@@ -10,9 +10,11 @@ namespace thermocline {
 namespace {
 
 constexpr size_t kMaxMessages = 4096;
-constexpr size_t kMaxTemplateArgumentBytes = size_t{256} << 10;  // keys are looked up one after another
+constexpr size_t kMaxTemplateArgumentBytes = size_t{256}
+                                             << 10;  // keys are looked up one after another
 
-absl::Status ReadParams(const v1::GenerationParams& params, uint64_t fallback_seed, GenerateRequest* request) {
+absl::Status ReadParams(const v1::GenerationParams& params, uint64_t fallback_seed,
+                        GenerateRequest* request) {
   const v1::SamplingParams& from = params.sampling();
   SamplingParams& to = request->sampling;
   if (from.has_temperature()) to.temperature = from.temperature();
@@ -30,8 +32,8 @@ absl::Status ReadParams(const v1::GenerationParams& params, uint64_t fallback_se
   request->ignore_eos = params.ignore_eos();
   if (!params.has_logprobs()) return absl::OkStatus();
   if (params.logprobs() < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("logprobs = ", params.logprobs(), ", but 0 to ", kMaxTopLogprobs, " is allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("logprobs = ", params.logprobs(), ", but 0 to ",
+                                                   kMaxTopLogprobs, " is allowed"));
   }
   request->logprobs = params.logprobs();
   return absl::OkStatus();
@@ -39,23 +41,26 @@ absl::Status ReadParams(const v1::GenerationParams& params, uint64_t fallback_se
 
 absl::Status CheckRequestId(const std::string& id) {
   if (id.size() <= kMaxRequestIdBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("request_id has ", id.size(), " bytes, but at most ", kMaxRequestIdBytes, " are allowed"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "request_id has ", id.size(), " bytes, but at most ", kMaxRequestIdBytes, " are allowed"));
 }
 
 // `prompt` is a message with the oneof {text, tokens}.
 template <class Message>
-absl::StatusOr<std::vector<int32_t>> ReadPrompt(const Message& prompt, const RequestContext& context) {
-  if (prompt.has_tokens()) return std::vector<int32_t>(prompt.tokens().ids().begin(), prompt.tokens().ids().end());
+absl::StatusOr<std::vector<int32_t>> ReadPrompt(const Message& prompt,
+                                                const RequestContext& context) {
+  if (prompt.has_tokens())
+    return std::vector<int32_t>(prompt.tokens().ids().begin(), prompt.tokens().ids().end());
   if (prompt.has_text()) return PromptTokens(prompt.text(), context.engine->tokenizer());
   return absl::InvalidArgumentError("prompt is missing: text or tokens are needed");
 }
 
-absl::StatusOr<std::string> Render(const google::protobuf::RepeatedPtrField<v1::ChatMessage>& messages,
-                                   bool add_generation_prompt, const std::string& arguments_json,
-                                   const RequestContext& context) {
+absl::StatusOr<std::string> Render(
+    const google::protobuf::RepeatedPtrField<v1::ChatMessage>& messages, bool add_generation_prompt,
+    const std::string& arguments_json, const RequestContext& context) {
   if (context.chat_template == nullptr) {
-    return absl::FailedPreconditionError("the model has no chat template: use Generate with a prompt");
+    return absl::FailedPreconditionError(
+        "the model has no chat template: use Generate with a prompt");
   }
   if (messages.empty() || static_cast<size_t>(messages.size()) > kMaxMessages) {
     return absl::InvalidArgumentError(
@@ -63,8 +68,9 @@ absl::StatusOr<std::string> Render(const google::protobuf::RepeatedPtrField<v1::
   }
   nlohmann::ordered_json inputs = nlohmann::ordered_json::object();
   if (arguments_json.size() > kMaxTemplateArgumentBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("template_arguments_json has ", arguments_json.size(),
-                                                   " bytes, but at most ", kMaxTemplateArgumentBytes, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("template_arguments_json has ",
+                                                   arguments_json.size(), " bytes, but at most ",
+                                                   kMaxTemplateArgumentBytes, " are allowed"));
   }
   if (!arguments_json.empty()) {
     absl::StatusOr<nlohmann::ordered_json> arguments = ParseOrderedJson(arguments_json);
@@ -84,14 +90,16 @@ absl::StatusOr<std::string> Render(const google::protobuf::RepeatedPtrField<v1::
 }
 
 absl::Status NoTokenizer(const Engine& engine) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("the model has no usable tokenizer (", engine.tokenizer_error(), "): send token ids"));
+  return absl::FailedPreconditionError(absl::StrCat("the model has no usable tokenizer (",
+                                                    engine.tokenizer_error(), "): send token ids"));
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text, const Tokenizer* tokenizer) {
-  if (tokenizer == nullptr) return absl::FailedPreconditionError("the model has no tokenizer: send token ids");
+absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text,
+                                                  const Tokenizer* tokenizer) {
+  if (tokenizer == nullptr)
+    return absl::FailedPreconditionError("the model has no tokenizer: send token ids");
   absl::StatusOr<std::vector<int32_t>> ids = tokenizer->Encode(text, /*parse_special=*/true);
   if (!ids.ok()) return ids.status();
   const SpecialTokens& special = tokenizer->special();
@@ -101,31 +109,38 @@ absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text, const 
   return ids;
 }
 
-absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::GenerateRequest& message, const RequestContext& context) {
+absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::GenerateRequest& message,
+                                                  const RequestContext& context) {
   GenerateRequest request;
   if (absl::Status s = CheckRequestId(message.request_id()); !s.ok()) return s;
   absl::StatusOr<std::vector<int32_t>> prompt = ReadPrompt(message, context);
   if (!prompt.ok()) return prompt.status();
   request.prompt = *std::move(prompt);
-  if (absl::Status s = ReadParams(message.params(), context.fallback_seed, &request); !s.ok()) return s;
+  if (absl::Status s = ReadParams(message.params(), context.fallback_seed, &request); !s.ok())
+    return s;
   return request;
 }
 
-absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::ChatRequest& message, const RequestContext& context) {
+absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::ChatRequest& message,
+                                                  const RequestContext& context) {
   GenerateRequest request;
   if (absl::Status s = CheckRequestId(message.request_id()); !s.ok()) return s;
   if (context.engine->tokenizer() == nullptr) return NoTokenizer(*context.engine);
-  absl::StatusOr<std::string> text = Render(message.messages(), true, message.template_arguments_json(), context);
+  absl::StatusOr<std::string> text =
+      Render(message.messages(), true, message.template_arguments_json(), context);
   if (!text.ok()) return text.status();
   // The template writes its own BOS token if there is to be one.
-  absl::StatusOr<std::vector<int32_t>> prompt = context.engine->tokenizer()->Encode(*text, /*parse_special=*/true);
+  absl::StatusOr<std::vector<int32_t>> prompt =
+      context.engine->tokenizer()->Encode(*text, /*parse_special=*/true);
   if (!prompt.ok()) return prompt.status();
   request.prompt = *std::move(prompt);
-  if (absl::Status s = ReadParams(message.params(), context.fallback_seed, &request); !s.ok()) return s;
+  if (absl::Status s = ReadParams(message.params(), context.fallback_seed, &request); !s.ok())
+    return s;
   return request;
 }
 
-absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message, const RequestContext& context) {
+absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message,
+                                               const RequestContext& context) {
   GenerateRequest request;
   absl::StatusOr<std::vector<int32_t>> prompt = ReadPrompt(message, context);
   if (!prompt.ok()) return prompt.status();
@@ -135,12 +150,14 @@ absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message, 
   return request;
 }
 
-absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message, const RequestContext& context) {
+absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message,
+                                       const RequestContext& context) {
   const bool prompt = !message.has_add_generation_prompt() || message.add_generation_prompt();
   return Render(message.messages(), prompt, message.template_arguments_json(), context);
 }
 
-void ToEffectiveParams(const GenerateRequest& request, int64_t max_context, v1::GenerationParams* out) {
+void ToEffectiveParams(const GenerateRequest& request, int64_t max_context,
+                       v1::GenerationParams* out) {
   v1::SamplingParams* to = out->mutable_sampling();
   const SamplingParams& from = request.sampling;
   to->set_temperature(from.temperature);

@@ -1,4 +1,5 @@
-// Pure functions between the public messages and the engine's requests: both directions, every range checked.
+// Pure functions between the public messages and the engine's requests: both directions, every
+// range checked.
 #ifndef THERMOCLINE_SERVER_GRPC_CONVERT_H_
 #define THERMOCLINE_SERVER_GRPC_CONVERT_H_
 
@@ -35,16 +36,23 @@ struct RequestContext {
 
 inline constexpr size_t kMaxRequestIdBytes = 128;
 
-// INVALID_ARGUMENT names the field; FAILED_PRECONDITION when the model has no tokenizer or template for a text request.
-absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::GenerateRequest& message, const RequestContext& context);
-absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::ChatRequest& message, const RequestContext& context);
-absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message, const RequestContext& context);
-absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message, const RequestContext& context);
+// INVALID_ARGUMENT names the field; FAILED_PRECONDITION when the model has no tokenizer or template
+// for a text request.
+absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::GenerateRequest& message,
+                                                  const RequestContext& context);
+absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::ChatRequest& message,
+                                                  const RequestContext& context);
+absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message,
+                                               const RequestContext& context);
+absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message,
+                                       const RequestContext& context);
 // Tokens of a prompt given as text, with the BOS token the model wants.
-absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text, const Tokenizer* tokenizer);
+absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text,
+                                                  const Tokenizer* tokenizer);
 
 // The parameters in effect, for the response. max_context bounds max_tokens.
-void ToEffectiveParams(const GenerateRequest& request, int64_t max_context, v1::GenerationParams* out);
+void ToEffectiveParams(const GenerateRequest& request, int64_t max_context,
+                       v1::GenerationParams* out);
 void ToTokenInfo(const OutputToken& token, bool with_logprob, v1::TokenInfo* out);
 
 grpc::Status ToGrpc(const absl::Status& status);

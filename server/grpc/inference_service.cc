@@ -20,15 +20,20 @@ namespace {
 constexpr size_t kMaxUnreadMessages = 4096;
 
 // The two kinds of generation differ in the name of the text field and in the role.
-void AddText(const std::string& text, v1::GenerateResponse* message) { message->mutable_text()->append(text); }
-void AddText(const std::string& text, v1::ChatResponse* message) { message->mutable_content()->append(text); }
+void AddText(const std::string& text, v1::GenerateResponse* message) {
+  message->mutable_text()->append(text);
+}
+void AddText(const std::string& text, v1::ChatResponse* message) {
+  message->mutable_content()->append(text);
+}
 void SetRole(v1::GenerateResponse*) {}
 void SetRole(v1::ChatResponse* message) { message->set_role("assistant"); }
 
 template <class Message>
 void AddDelta(const Delta& delta, bool with_logprobs, Message* message) {
   AddText(delta.text, message);
-  for (const OutputToken& token : delta.tokens) ToTokenInfo(token, with_logprobs, message->add_tokens());
+  for (const OutputToken& token : delta.tokens)
+    ToTokenInfo(token, with_logprobs, message->add_tokens());
 }
 
 template <class Message>
@@ -40,8 +45,8 @@ void SetResult(const Result& result, Message* message) {
   message->mutable_usage()->set_completion_tokens(result.completion_tokens);
 }
 
-// Where a call and its engine request meet. Either side may end first: the client's cancellation comes on a gRPC thread, output on the
-// engine thread.
+// Where a call and its engine request meet. Either side may end first: the client's cancellation
+// comes on a gRPC thread, output on the engine thread.
 struct CallLink {
   std::mutex mutex;
   Engine* engine = nullptr;
@@ -63,7 +68,8 @@ struct CallLink {
 // Times a request's tokens for the metrics.
 class TokenTimer {
  public:
-  TokenTimer(Metrics* metrics, Engine* engine) : metrics_(metrics), engine_(engine), last_(engine->Now()) {}
+  TokenTimer(Metrics* metrics, Engine* engine)
+      : metrics_(metrics), engine_(engine), last_(engine->Now()) {}
   void OnToken() {
     const double now = engine_->Now();
     if (first_) {
@@ -82,8 +88,8 @@ class TokenTimer {
   bool first_ = true;
 };
 
-// A server-streaming call. gRPC owns the reactor until OnDone; the engine owns the sink; what both need is in Shared, which lives as
-// long as either (hence the shared_ptr).
+// A server-streaming call. gRPC owns the reactor until OnDone; the engine owns the sink; what both
+// need is in Shared, which lives as long as either (hence the shared_ptr).
 template <class Message>
 class StreamCall : public grpc::ServerWriteReactor<Message> {
  public:
@@ -99,8 +105,12 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
 
   class Sink : public ResponseSink {
    public:
-    Sink(std::shared_ptr<Shared> shared, Message first, bool with_logprobs, Metrics* metrics, Engine* engine)
-        : shared_(std::move(shared)), next_(std::move(first)), with_logprobs_(with_logprobs), metrics_(metrics),
+    Sink(std::shared_ptr<Shared> shared, Message first, bool with_logprobs, Metrics* metrics,
+         Engine* engine)
+        : shared_(std::move(shared)),
+          next_(std::move(first)),
+          with_logprobs_(with_logprobs),
+          metrics_(metrics),
           timer_(metrics, engine) {}
 
     bool OnDelta(Delta delta) override {
@@ -182,10 +192,14 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
   class Sink : public ResponseSink {
    public:
-    Sink(std::shared_ptr<Shared> shared, Message first, bool with_logprobs, Metrics* metrics, Engine* engine,
-         Message* response)
-        : shared_(std::move(shared)), collected_(std::move(first)), with_logprobs_(with_logprobs), metrics_(metrics),
-          timer_(metrics, engine), response_(response) {}
+    Sink(std::shared_ptr<Shared> shared, Message first, bool with_logprobs, Metrics* metrics,
+         Engine* engine, Message* response)
+        : shared_(std::move(shared)),
+          collected_(std::move(first)),
+          with_logprobs_(with_logprobs),
+          metrics_(metrics),
+          timer_(metrics, engine),
+          response_(response) {}
 
     bool OnDelta(Delta delta) override {
       for (size_t i = 0; i < delta.tokens.size(); ++i) timer_.OnToken();
@@ -232,8 +246,12 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 class ScoreSink : public ResponseSink {
  public:
   using Shared = UnaryCall<v1::ScoreResponse>::Shared;
-  ScoreSink(std::shared_ptr<Shared> shared, std::vector<int32_t> tokens, Metrics* metrics, v1::ScoreResponse* response)
-      : shared_(std::move(shared)), tokens_(std::move(tokens)), logprobs_(tokens_.size() - 1), metrics_(metrics),
+  ScoreSink(std::shared_ptr<Shared> shared, std::vector<int32_t> tokens, Metrics* metrics,
+            v1::ScoreResponse* response)
+      : shared_(std::move(shared)),
+        tokens_(std::move(tokens)),
+        logprobs_(tokens_.size() - 1),
+        metrics_(metrics),
         response_(response) {}
 
   bool OnDelta(Delta) override { return true; }
@@ -269,7 +287,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   absl::Status SetEngine(Engine* engine) {
     absl::Status status;
     if (engine->tokenizer() != nullptr && !engine->tokenizer()->chat_template().empty()) {
-      absl::StatusOr<std::unique_ptr<ChatTemplate>> chat = ChatTemplate::Create(engine->tokenizer()->chat_template());
+      absl::StatusOr<std::unique_ptr<ChatTemplate>> chat =
+          ChatTemplate::Create(engine->tokenizer()->chat_template());
       if (chat.ok()) {
         chat_template_ = *std::move(chat);
       } else {
@@ -280,31 +299,36 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
     return status;
   }
 
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
-                                                           const v1::GenerateRequest* request) override {
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
     return Stream<v1::GenerateResponse>(context, *request);
   }
   grpc::ServerWriteReactor<v1::ChatResponse>* Chat(grpc::CallbackServerContext* context,
                                                    const v1::ChatRequest* request) override {
     return Stream<v1::ChatResponse>(context, *request);
   }
-  grpc::ServerUnaryReactor* GenerateUnary(grpc::CallbackServerContext* context, const v1::GenerateRequest* request,
+  grpc::ServerUnaryReactor* GenerateUnary(grpc::CallbackServerContext* context,
+                                          const v1::GenerateRequest* request,
                                           v1::GenerateResponse* response) override {
     return Unary(context, *request, response);
   }
-  grpc::ServerUnaryReactor* ChatUnary(grpc::CallbackServerContext* context, const v1::ChatRequest* request,
+  grpc::ServerUnaryReactor* ChatUnary(grpc::CallbackServerContext* context,
+                                      const v1::ChatRequest* request,
                                       v1::ChatResponse* response) override {
     return Unary(context, *request, response);
   }
 
-  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const v1::ScoreRequest* request,
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
+                                  const v1::ScoreRequest* request,
                                   v1::ScoreResponse* response) override {
     auto* call = new UnaryCall<v1::ScoreResponse>();
     absl::StatusOr<RequestContext> with = Context();
-    absl::StatusOr<GenerateRequest> parsed =
-        with.ok() ? ToScoreRequest(*request, *with) : absl::StatusOr<GenerateRequest>(with.status());
+    absl::StatusOr<GenerateRequest> parsed = with.ok()
+                                                 ? ToScoreRequest(*request, *with)
+                                                 : absl::StatusOr<GenerateRequest>(with.status());
     if (!parsed.ok() || parsed->prompt.empty()) {
-      const absl::Status status = parsed.ok() ? absl::InvalidArgumentError("the prompt is empty") : parsed.status();
+      const absl::Status status =
+          parsed.ok() ? absl::InvalidArgumentError("the prompt is empty") : parsed.status();
       Refuse(context, status, call);
       return call;
     }
@@ -313,34 +337,37 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
     return call;
   }
 
-  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const v1::TokenizeRequest* request,
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override {
     return Answer(context, [&](const RequestContext& with) -> absl::Status {
       const Tokenizer* tokenizer = with.engine->tokenizer();
       if (tokenizer == nullptr) return absl::FailedPreconditionError("the model has no tokenizer");
       const bool parse_special = !request->has_parse_special() || request->parse_special();
-      absl::StatusOr<std::vector<int32_t>> ids = request->add_special()
-                                                     ? PromptTokens(request->text(), tokenizer)
-                                                     : tokenizer->Encode(request->text(), parse_special);
+      absl::StatusOr<std::vector<int32_t>> ids =
+          request->add_special() ? PromptTokens(request->text(), tokenizer)
+                                 : tokenizer->Encode(request->text(), parse_special);
       if (!ids.ok()) return ids.status();
       response->mutable_ids()->Assign(ids->begin(), ids->end());
       return absl::OkStatus();
     });
   }
 
-  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context, const v1::DetokenizeRequest* request,
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeRequest* request,
                                        v1::DetokenizeResponse* response) override {
     return Answer(context, [&](const RequestContext& with) -> absl::Status {
       const Tokenizer* tokenizer = with.engine->tokenizer();
       if (tokenizer == nullptr) return absl::FailedPreconditionError("the model has no tokenizer");
       for (int32_t id : request->ids()) {
         if (id < 0 || id >= tokenizer->vocab_size()) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("token ", id, ", but the vocabulary has ", tokenizer->vocab_size(), " tokens"));
+          return absl::InvalidArgumentError(absl::StrCat("token ", id, ", but the vocabulary has ",
+                                                         tokenizer->vocab_size(), " tokens"));
         }
       }
-      response->set_text(tokenizer->Decode({request->ids().data(), static_cast<size_t>(request->ids_size())},
-                                           !request->has_with_special() || request->with_special()));
+      response->set_text(
+          tokenizer->Decode({request->ids().data(), static_cast<size_t>(request->ids_size())},
+                            !request->has_with_special() || request->with_special()));
       return absl::OkStatus();
     });
   }
@@ -378,8 +405,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   }
 
   template <class Call>
-  void Submit(grpc::CallbackServerContext* context, GenerateRequest request, std::unique_ptr<ResponseSink> sink,
-              Call* call) {
+  void Submit(grpc::CallbackServerContext* context, GenerateRequest request,
+              std::unique_ptr<ResponseSink> sink, Call* call) {
     Engine* engine = engine_.load(std::memory_order_acquire);
     request.deadline = ToEngineDeadline(context->deadline(), engine->Now());
     const auto shared = call->shared();  // the call may be gone as soon as the engine has it
@@ -394,10 +421,12 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
 
   // The message that the first delta is added to.
   template <class Message>
-  Message FirstMessage(const GenerateRequest& request, const std::string& request_id, uint64_t number) {
+  Message FirstMessage(const GenerateRequest& request, const std::string& request_id,
+                       uint64_t number) {
     Message message;
     SetRole(&message);
-    message.set_request_id(!request_id.empty() ? request_id : absl::StrCat("req-", absl::Hex(number)));
+    message.set_request_id(!request_id.empty() ? request_id
+                                               : absl::StrCat("req-", absl::Hex(number)));
     ToEffectiveParams(request, engine_.load()->max_context(), message.mutable_effective_params());
     return message;
   }
@@ -406,32 +435,35 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   StreamCall<Message>* Stream(grpc::CallbackServerContext* context, const Request& request) {
     auto* call = new StreamCall<Message>();
     absl::StatusOr<RequestContext> with = Context();
-    absl::StatusOr<GenerateRequest> parsed =
-        with.ok() ? ToGenerateRequest(request, *with) : absl::StatusOr<GenerateRequest>(with.status());
+    absl::StatusOr<GenerateRequest> parsed = with.ok()
+                                                 ? ToGenerateRequest(request, *with)
+                                                 : absl::StatusOr<GenerateRequest>(with.status());
     if (!parsed.ok()) {
       Refuse(context, parsed.status(), call);
       return call;
     }
     auto sink = std::make_unique<typename StreamCall<Message>::Sink>(
-        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed), parsed->logprobs >= 0, metrics_,
-        engine_.load());
+        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed),
+        parsed->logprobs >= 0, metrics_, engine_.load());
     Submit(context, *std::move(parsed), std::move(sink), call);
     return call;
   }
 
   template <class Message, class Request>
-  UnaryCall<Message>* Unary(grpc::CallbackServerContext* context, const Request& request, Message* response) {
+  UnaryCall<Message>* Unary(grpc::CallbackServerContext* context, const Request& request,
+                            Message* response) {
     auto* call = new UnaryCall<Message>();
     absl::StatusOr<RequestContext> with = Context();
-    absl::StatusOr<GenerateRequest> parsed =
-        with.ok() ? ToGenerateRequest(request, *with) : absl::StatusOr<GenerateRequest>(with.status());
+    absl::StatusOr<GenerateRequest> parsed = with.ok()
+                                                 ? ToGenerateRequest(request, *with)
+                                                 : absl::StatusOr<GenerateRequest>(with.status());
     if (!parsed.ok()) {
       Refuse(context, parsed.status(), call);
       return call;
     }
     auto sink = std::make_unique<typename UnaryCall<Message>::Sink>(
-        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed), parsed->logprobs >= 0, metrics_,
-        engine_.load(), response);
+        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed),
+        parsed->logprobs >= 0, metrics_, engine_.load(), response);
     Submit(context, *std::move(parsed), std::move(sink), call);
     return call;
   }

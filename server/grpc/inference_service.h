@@ -20,8 +20,8 @@ class InferenceService {
 
   // For ServerBuilder::RegisterService.
   grpc::Service* service();
-  // Calls before this answer UNAVAILABLE: loading. The engine outlives the service's calls. A chat template that does not compile
-  // is reported; everything else still works.
+  // Calls before this answer UNAVAILABLE: loading. The engine outlives the service's calls. A chat
+  // template that does not compile is reported; everything else still works.
   absl::Status SetEngine(Engine* engine);
 
  private:

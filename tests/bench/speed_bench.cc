@@ -1,9 +1,10 @@
-// Measures prefill and decode of one model in this process and prints JSON. Not a test: nothing is asserted.
+// Measures prefill and decode of one model in this process and prints JSON. Not a test: nothing is
+// asserted.
 //
 //   speed_bench MODEL [PROMPT_TOKENS [NEW_TOKENS [STREAMS]]]
 //
-// Prompts are random token ids, different for every stream; new tokens are drawn at temperature 100, so that a random model does not fall
-// into a loop that keeps hitting the same experts.
+// Prompts are random token ids, different for every stream; new tokens are drawn at temperature
+// 100, so that a random model does not fall into a loop that keeps hitting the same experts.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -91,13 +92,15 @@ int Main(int argc, char** argv) {
   for (int s = 0; s < streams; ++s) {
     GenerateRequest request;
     for (int i = 0; i < prompt_tokens; ++i) {
-      request.prompt.push_back(static_cast<int32_t>(random() % static_cast<uint64_t>((*engine)->dims().vocab_size)));
+      request.prompt.push_back(
+          static_cast<int32_t>(random() % static_cast<uint64_t>((*engine)->dims().vocab_size)));
     }
     request.max_tokens = new_tokens;
     request.ignore_eos = true;
     request.sampling.temperature = 100.0f;
     request.sampling.seed = static_cast<uint64_t>(s);
-    if (!(*engine)->Submit(std::move(request), std::make_unique<TimingSink>(&first, &last)).ok()) return 1;
+    if (!(*engine)->Submit(std::move(request), std::make_unique<TimingSink>(&first, &last)).ok())
+      return 1;
   }
   while ((*engine)->Step()) {
   }

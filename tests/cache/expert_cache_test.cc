@@ -25,7 +25,8 @@ class FakeSource : public ExpertSource {
 
 class ExpertCacheTest : public testing::Test {
  protected:
-  std::unique_ptr<ExpertCache> Make(int capacity, const std::string& policy = "lru", bool poison = true) {
+  std::unique_ptr<ExpertCache> Make(int capacity, const std::string& policy = "lru",
+                                    bool poison = true) {
     ExpertCache::Options options;
     options.backend = &backend_;
     options.source = &source_;
@@ -38,7 +39,9 @@ class ExpertCacheTest : public testing::Test {
     EXPECT_TRUE(cache.ok()) << cache.status();
     return *std::move(cache);
   }
-  static int ByteOf(const PinnedExpert& pin) { return *static_cast<const unsigned char*>(pin.data()); }
+  static int ByteOf(const PinnedExpert& pin) {
+    return *static_cast<const unsigned char*>(pin.data());
+  }
 
   ReferenceBackend backend_;
   FakeSource source_;

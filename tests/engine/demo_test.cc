@@ -1,4 +1,5 @@
-// The default model against the f32 reference of its maker: log-probabilities, greedy answers, the experts chosen.
+// The default model against the f32 reference of its maker: log-probabilities, greedy answers, the
+// experts chosen.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -32,13 +33,16 @@ TEST_P(DemoTest, ReferenceIsReproduced) {
     ASSERT_NEAR(LogprobOf(output.logits[t], tokens[t + 1]), logprobs[t], kLogprobTolerance) << t;
   }
   const std::vector<float>& last = (*reference)[name + ".last_logits"].f32;
-  EXPECT_LE(MaxError(output.logits[static_cast<size_t>(num_prompt) - 1], last.data(), Largest(last)), kCpuTolerance);
+  EXPECT_LE(
+      MaxError(output.logits[static_cast<size_t>(num_prompt) - 1], last.data(), Largest(last)),
+      kCpuTolerance);
   const std::vector<int32_t> prompt(tokens.begin(), tokens.begin() + num_prompt);
   const std::vector<int32_t> answer(tokens.begin() + num_prompt, tokens.end());
   EXPECT_EQ(Greedy(engine.get(), {prompt}, static_cast<int64_t>(answer.size()))[0], answer);
 }
 
-INSTANTIATE_TEST_SUITE_P(Chats, DemoTest, testing::Values("capital", "moe", "poem", "sleep", "story"));
+INSTANTIATE_TEST_SUITE_P(Chats, DemoTest,
+                         testing::Values("capital", "moe", "poem", "sleep", "story"));
 
 }  // namespace
 }  // namespace thermocline

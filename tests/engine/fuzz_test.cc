@@ -1,4 +1,5 @@
-// Truncated and bit-flipped model files: always a Status or a working model, never a crash. Fixed seeds; run under AddressSanitizer in CI.
+// Truncated and bit-flipped model files: always a Status or a working model, never a crash. Fixed
+// seeds; run under AddressSanitizer in CI.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -47,7 +48,8 @@ class HostileFileTest : public testing::Test {
     absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(**checkpoint);
     if (!model.ok()) return false;
     ReferenceBackend backend;
-    absl::StatusOr<std::unique_ptr<WeightStore>> weights = WeightStore::Create(checkpoint->get(), model->get(), &backend);
+    absl::StatusOr<std::unique_ptr<WeightStore>> weights =
+        WeightStore::Create(checkpoint->get(), model->get(), &backend);
     if (!weights.ok()) return false;
     return (*weights)->LoadDense(1, nullptr).ok();
   }
@@ -58,8 +60,10 @@ class HostileFileTest : public testing::Test {
 // Positions spread over the file, dense where the metadata is.
 std::vector<size_t> Positions(size_t size, size_t dense_until, int count) {
   std::vector<size_t> positions;
-  for (int i = 0; i < count / 2; ++i) positions.push_back(dense_until * static_cast<size_t>(i) / (static_cast<size_t>(count) / 2));
-  for (int i = 0; i < count - count / 2; ++i) positions.push_back(size * static_cast<size_t>(i) / static_cast<size_t>(count - count / 2));
+  for (int i = 0; i < count / 2; ++i)
+    positions.push_back(dense_until * static_cast<size_t>(i) / (static_cast<size_t>(count) / 2));
+  for (int i = 0; i < count - count / 2; ++i)
+    positions.push_back(size * static_cast<size_t>(i) / static_cast<size_t>(count - count / 2));
   return positions;
 }
 
@@ -101,7 +105,8 @@ TEST_F(HostileFileTest, TruncatedSafetensors) {
 
 TEST_F(HostileFileTest, FlippedBytesInSafetensorsAndConfig) {
   const std::string source = GoldenPath("llama3-rope");
-  std::string weights = ReadFile(source + "/model.safetensors"), config = ReadFile(source + "/config.json");
+  std::string weights = ReadFile(source + "/model.safetensors"),
+              config = ReadFile(source + "/config.json");
   std::mt19937 random(12);
   for (int i = 0; i < 10000; ++i) {
     std::string& bytes = i % 3 == 0 ? config : weights;
@@ -140,7 +145,8 @@ TEST_F(HostileFileTest, TokenizerJsonFlippedAndTruncated) {
 TEST(Checkpoint, NamesWhatIsWrong) {
   EXPECT_EQ(Checkpoint::Open("/nowhere/model.gguf").status().code(), absl::StatusCode::kNotFound);
   const std::string wrong = GoldenPath("llama3-rope") + "/config.json";
-  EXPECT_NE(Checkpoint::Open(wrong).status().message().find("neither a .gguf file nor a folder"), std::string::npos);
+  EXPECT_NE(Checkpoint::Open(wrong).status().message().find("neither a .gguf file nor a folder"),
+            std::string::npos);
 }
 
 TEST(Checkpoint, RefusesShapesThatOverflow) {

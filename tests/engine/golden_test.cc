@@ -1,4 +1,5 @@
-// The reference checkpoints, from both formats, on both backends: hidden states layer by layer, logits, greedy continuations.
+// The reference checkpoints, from both formats, on both backends: hidden states layer by layer,
+// logits, greedy continuations.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -16,7 +17,8 @@ struct GoldenCase {
 };
 
 std::string NameOf(const testing::TestParamInfo<GoldenCase>& info) {
-  std::string name = absl::StrCat(info.param.folder, info.param.gguf ? "_gguf_" : "_hf_", info.param.backend);
+  std::string name =
+      absl::StrCat(info.param.folder, info.param.gguf ? "_gguf_" : "_hf_", info.param.backend);
   for (char& c : name) {
     if (c == '-') c = '_';
   }
@@ -46,7 +48,8 @@ class GoldenTest : public testing::TestWithParam<GoldenCase> {
     return options;
   }
   double tolerance() const {
-    return absl::string_view(GetParam().backend) == "reference" ? kReferenceTolerance : kCpuTolerance;
+    return absl::string_view(GetParam().backend) == "reference" ? kReferenceTolerance
+                                                                : kCpuTolerance;
   }
 
   std::string path_;
@@ -63,7 +66,8 @@ TEST_P(GoldenTest, HiddenStatesLayerByLayerThenLogits) {
     const PlainTensor& expected = reference_[absl::StrCat("hidden.", layer)];
     ASSERT_EQ(hidden.size(), expected.f32.size());
     const std::vector<float> actual(hidden.begin(), hidden.end());
-    ASSERT_LE(MaxError(actual, expected.f32.data(), Largest(expected.f32)), tolerance()) << "layer " << layer;
+    ASSERT_LE(MaxError(actual, expected.f32.data(), Largest(expected.f32)), tolerance())
+        << "layer " << layer;
   };
   const std::unique_ptr<Engine> engine = MakeEngine(std::move(options));
   ASSERT_NE(engine, nullptr);
@@ -73,7 +77,8 @@ TEST_P(GoldenTest, HiddenStatesLayerByLayerThenLogits) {
   const size_t vocab = static_cast<size_t>(expected.shape[1]);
   double worst = 0.0;
   for (size_t t = 0; t < prompt.size(); ++t) {
-    worst = std::max(worst, MaxError(output.logits[t], &expected.f32[t * vocab], Largest(expected.f32)));
+    worst = std::max(worst,
+                     MaxError(output.logits[t], &expected.f32[t * vocab], Largest(expected.f32)));
   }
   EXPECT_LE(worst, tolerance());
   RecordProperty("worst_relative_error", absl::StrCat(worst));
@@ -81,7 +86,8 @@ TEST_P(GoldenTest, HiddenStatesLayerByLayerThenLogits) {
 
 TEST_P(GoldenTest, GreedyIsReproducedAloneAndAmongOthers) {
   if (reference_.count("greedy") == 0) GTEST_SKIP() << "no greedy continuation in the reference";
-  const std::vector<int32_t> prompt = ToTokens(reference_["prompt"]), greedy = ToTokens(reference_["greedy"]);
+  const std::vector<int32_t> prompt = ToTokens(reference_["prompt"]),
+                             greedy = ToTokens(reference_["greedy"]);
   const int64_t count = static_cast<int64_t>(greedy.size());
   EngineOptions options = Options();
   options.scheduler.max_batch_tokens = 33;  // prompts are cut into chunks that straddle sequences
@@ -90,7 +96,8 @@ TEST_P(GoldenTest, GreedyIsReproducedAloneAndAmongOthers) {
   EXPECT_EQ(Greedy(engine.get(), {prompt}, count)[0], greedy);
   // Among shorter prompts of the same text.
   std::vector<std::vector<int32_t>> prompts = {prompt};
-  for (size_t n = 1; n < prompt.size(); n += 7) prompts.emplace_back(prompt.begin(), prompt.begin() + n);
+  for (size_t n = 1; n < prompt.size(); n += 7)
+    prompts.emplace_back(prompt.begin(), prompt.begin() + n);
   prompts.push_back(prompt);
   const auto outputs = Greedy(engine.get(), prompts, count);
   EXPECT_EQ(outputs.front(), greedy);
@@ -100,8 +107,8 @@ TEST_P(GoldenTest, GreedyIsReproducedAloneAndAmongOthers) {
 
 std::vector<GoldenCase> Cases() {
   std::vector<GoldenCase> cases;
-  for (const char* folder : {"llama", "llama3-rope", "mixtral", "qwen3_moe", "qwen3_moe-bf16", "olmoe", "olmoe-clip",
-                             "granitemoe", "granitemoeshared"}) {
+  for (const char* folder : {"llama", "llama3-rope", "mixtral", "qwen3_moe", "qwen3_moe-bf16",
+                             "olmoe", "olmoe-clip", "granitemoe", "granitemoeshared"}) {
     for (bool gguf : {false, true}) {
       for (const char* backend : {"reference", "cpu"}) cases.push_back({folder, gguf, backend});
     }
@@ -118,7 +125,8 @@ TEST_P(QuantisedGoldenTest, LogitsAgree) {
   const auto [format, backend] = GetParam();
   const std::string model = GoldenPath(absl::StrCat("quantised/qwen3_moe-", format, ".gguf"));
   if (model.empty()) GTEST_SKIP() << "golden data absent";
-  auto reference = ReadPlainTensors(GoldenPath(absl::StrCat("quantised/qwen3_moe-", format, ".reference.safetensors")));
+  auto reference = ReadPlainTensors(
+      GoldenPath(absl::StrCat("quantised/qwen3_moe-", format, ".reference.safetensors")));
   ASSERT_TRUE(reference.ok()) << reference.status();
   EngineOptions options;
   options.model_path = model;
@@ -130,19 +138,23 @@ TEST_P(QuantisedGoldenTest, LogitsAgree) {
   const ScoreOutput output = Score(engine.get(), ToTokens((*reference)["prompt"]));
   const PlainTensor& expected = (*reference)["logits"];
   const size_t vocab = static_cast<size_t>(expected.shape[1]);
-  const double bound = absl::string_view(backend) == "reference" ? kReferenceTolerance : kCpuTolerance;
+  const double bound =
+      absl::string_view(backend) == "reference" ? kReferenceTolerance : kCpuTolerance;
   ASSERT_EQ(output.logits.size(), static_cast<size_t>(expected.shape[0]));
   for (size_t t = 0; t < output.logits.size(); ++t) {
-    ASSERT_LE(MaxError(output.logits[t], &expected.f32[t * vocab], Largest(expected.f32)), bound) << "token " << t;
+    ASSERT_LE(MaxError(output.logits[t], &expected.f32[t * vocab], Largest(expected.f32)), bound)
+        << "token " << t;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, QuantisedGoldenTest,
-                         testing::Combine(testing::Values("iq4_nl", "mxfp4", "q2_k", "q3_k_m", "q4_0", "q4_k_m",
-                                                          "q5_k_m", "q6_k", "q8_0"),
+                         testing::Combine(testing::Values("iq4_nl", "mxfp4", "q2_k", "q3_k_m",
+                                                          "q4_0", "q4_k_m", "q5_k_m", "q6_k",
+                                                          "q8_0"),
                                           testing::Values("reference", "cpu")),
                          [](const auto& info) {
-                           return absl::StrCat(std::get<0>(info.param), "_", std::get<1>(info.param));
+                           return absl::StrCat(std::get<0>(info.param), "_",
+                                               std::get<1>(info.param));
                          });
 
 }  // namespace

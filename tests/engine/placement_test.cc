@@ -1,4 +1,5 @@
-// The goldens must not notice where experts and KV blocks lie, who runs beside them, or how prompts are cut.
+// The goldens must not notice where experts and KV blocks lie, who runs beside them, or how prompts
+// are cut.
 #include <gtest/gtest.h>
 
 #include <set>
@@ -43,10 +44,12 @@ void ExpectGolden(Engine* engine, const Golden& golden) {
   const size_t vocab = static_cast<size_t>(golden.logits.shape[1]);
   ASSERT_EQ(output.logits.size(), golden.prompt.size());
   for (size_t t = 0; t < golden.prompt.size(); ++t) {
-    ASSERT_LE(MaxError(output.logits[t], &golden.logits.f32[t * vocab], Largest(golden.logits.f32)), kReferenceTolerance);
+    ASSERT_LE(MaxError(output.logits[t], &golden.logits.f32[t * vocab], Largest(golden.logits.f32)),
+              kReferenceTolerance);
   }
-  EXPECT_EQ(Greedy(engine, {golden.prompt, golden.prompt}, static_cast<int64_t>(golden.greedy.size())),
-            (std::vector<std::vector<int32_t>>{golden.greedy, golden.greedy}));
+  EXPECT_EQ(
+      Greedy(engine, {golden.prompt, golden.prompt}, static_cast<int64_t>(golden.greedy.size())),
+      (std::vector<std::vector<int32_t>>{golden.greedy, golden.greedy}));
   EXPECT_EQ(engine->Load().kv_blocks_used, 0);
 }
 
@@ -112,8 +115,8 @@ TEST_P(ExpertPlacementTest, KvBlocksOfAnySizeInAnyOrder) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ExpertPlacementTest,
-                         testing::Values("qwen3_moe", "granitemoeshared", "olmoe-clip", "mixtral", "olmoe", "granitemoe",
-                                         "qwen3_moe-bf16"),
+                         testing::Values("qwen3_moe", "granitemoeshared", "olmoe-clip", "mixtral",
+                                         "olmoe", "granitemoe", "qwen3_moe-bf16"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -133,7 +136,8 @@ TEST(StepOps, EachDenseMatrixIsMultipliedOncePerStepAndKvIsReadInPlace) {
   for (int i = 0; i < kSequences; ++i) prompts.push_back({1 + i, 5, 9});
   counts->StartSteps();
   (void)Greedy(engine.get(), prompts, 4);
-  // 3 layers of q, k, v, o and the router, and the head; every step holds all sequences, so rows are 15 once, then 5.
+  // 3 layers of q, k, v, o and the router, and the head; every step holds all sequences, so rows
+  // are 15 once, then 5.
   ASSERT_EQ(counts->steps(), 4);
   for (int step = 0; step < counts->steps(); ++step) {
     const std::map<const void*, std::vector<int64_t>>& calls = counts->matmuls(step);
@@ -160,8 +164,10 @@ uint64_t Hash(absl::Span<const float> logits) {
 
 using Hashes = std::map<std::pair<RequestId, int64_t>, uint64_t>;
 
-// Runs `prompts` (the first one is watched) and returns the hashes of the first request's rows by position.
-std::map<int64_t, uint64_t> HashesOfFirst(EngineOptions options, const std::vector<std::vector<int32_t>>& prompts) {
+// Runs `prompts` (the first one is watched) and returns the hashes of the first request's rows by
+// position.
+std::map<int64_t, uint64_t> HashesOfFirst(EngineOptions options,
+                                          const std::vector<std::vector<int32_t>>& prompts) {
   Hashes hashes;
   options.logits_observer = [&](RequestId id, int64_t position, absl::Span<const float> logits) {
     hashes[{id, position}] = Hash(logits);
@@ -198,14 +204,18 @@ TEST_P(NumericContractTest, LogitsAreTheSameAloneAmongOthersWithAnyThreadsAndChu
   const auto alone = HashesOfFirst(options(1, 512), {prompts[0]});
   ASSERT_GE(alone.size(), 12u);
   EXPECT_EQ(HashesOfFirst(options(2, 512), {prompts[0]}), alone) << "threads";
-  for (int chunk : {1, 7, 64}) EXPECT_EQ(HashesOfFirst(options(2, chunk), {prompts[0]}), alone) << "chunks of " << chunk;
+  for (int chunk : {1, 7, 64})
+    EXPECT_EQ(HashesOfFirst(options(2, chunk), {prompts[0]}), alone) << "chunks of " << chunk;
   EXPECT_EQ(HashesOfFirst(options(2, 512), prompts), alone) << "neighbours";
   EXPECT_EQ(HashesOfFirst(options(1, 33), prompts), alone) << "neighbours and chunks";
 }
 
 std::vector<std::tuple<const char*, const char*>> ContractCases() {
   std::vector<std::tuple<const char*, const char*>> cases = {
-      {"demo", ""}, {"qwen3_moe", ""}, {"quantised/qwen3_moe-q4_k_m.gguf", ""}, {"qwen3_moe", "scalar"},
+      {"demo", ""},
+      {"qwen3_moe", ""},
+      {"quantised/qwen3_moe-q4_k_m.gguf", ""},
+      {"qwen3_moe", "scalar"},
       {"quantised/qwen3_moe-q4_k_m.gguf", "scalar"}};
   return cases;
 }
@@ -224,7 +234,8 @@ TEST(NumericContract, PreemptionDoesNotShow) {
   for (size_t i = 0; i < prompts.size(); ++i) {
     for (int t = 0; t < 60; ++t) prompts[i].push_back(100 + static_cast<int32_t>(i) * 37 + t * 3);
   }
-  const auto roomy = MakeEngine(options(4096)), tight = MakeEngine(options(272));  // 17 blocks; four sequences need 4 * 5
+  const auto roomy = MakeEngine(options(4096)),
+             tight = MakeEngine(options(272));  // 17 blocks; four sequences need 4 * 5
   EXPECT_EQ(Greedy(tight.get(), prompts, 20), Greedy(roomy.get(), prompts, 20));
   EXPECT_GT(tight->Load().num_preemptions, 0);
   EXPECT_EQ(roomy->Load().num_preemptions, 0);

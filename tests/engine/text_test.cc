@@ -1,7 +1,6 @@
 // The text side: tokenizers, templates, streams of UTF-8, sampling.
 #include <gtest/gtest.h>
 
-
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -31,7 +30,8 @@ void ExpectTokenizer(const Tokenizer& tokenizer, const std::string& reference) {
     const auto ids = tokenizer.Encode(text, /*parse_special=*/true);
     ASSERT_TRUE(ids.ok()) << ids.status();
     ASSERT_EQ(*ids, line["ids"].get<std::vector<int32_t>>()) << text;
-    ASSERT_EQ(tokenizer.Decode(*ids, /*with_special=*/true), line["decoded"].get<std::string>()) << text;
+    ASSERT_EQ(tokenizer.Decode(*ids, /*with_special=*/true), line["decoded"].get<std::string>())
+        << text;
     ++count;
   }
   EXPECT_GT(count, 100);
@@ -42,7 +42,8 @@ TEST(BpeTokenizer, TheDemoModelReproducesEveryReferenceLine) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const auto tokenizer = TokenizerOf(**checkpoint);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-  ExpectTokenizer(**tokenizer, std::string(THERMOCLINE_SOURCE_DIR) + "/tests/data/golden/tokenizer/smollm2.jsonl");
+  ExpectTokenizer(**tokenizer, std::string(THERMOCLINE_SOURCE_DIR) +
+                                   "/tests/data/golden/tokenizer/smollm2.jsonl");
 }
 
 TEST(BpeTokenizer, HuggingFaceTokenizersAreReproduced) {
@@ -69,7 +70,8 @@ std::unique_ptr<Tokenizer> SmallTokenizer() {
 TEST(BpeTokenizer, ControlTokensInTextAreOnlyRecognisedOnRequest) {
   const auto tokenizer = SmallTokenizer();
   EXPECT_EQ(*tokenizer->Encode("ab<end>", true), (std::vector<int32_t>{2, 3}));
-  EXPECT_EQ(*tokenizer->Encode("ab<end>", false), (std::vector<int32_t>{2}));  // bytes without a token vanish
+  EXPECT_EQ(*tokenizer->Encode("ab<end>", false),
+            (std::vector<int32_t>{2}));  // bytes without a token vanish
   EXPECT_EQ(tokenizer->TokenBytes(3, false), "");
   EXPECT_EQ(tokenizer->TokenBytes(3, true), "<end>");
   EXPECT_EQ(tokenizer->TokenBytes(-1, true), "");
@@ -92,7 +94,8 @@ TEST(BpeTokenizer, RefusesMergesOfUnknownTokens) {
   BpeOptions options;
   options.tokens = {"a"};
   options.merges = {{"a", "z"}};
-  EXPECT_EQ(BpeTokenizer::Create(std::move(options)).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(BpeTokenizer::Create(std::move(options)).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(TextStream, HoldsBackIncompleteCharacters) {
@@ -224,10 +227,13 @@ TEST(ValidateRequest, NamesFieldValueAndWhatIsAllowed) {
   expect_error([](GenerateRequest* r) { r->sampling.top_p = 0.0f; }, "top_p = 0");
   expect_error([](GenerateRequest* r) { r->sampling.min_p = 2.0f; }, "min_p = 2");
   expect_error([](GenerateRequest* r) { r->sampling.top_k = -5; }, "top_k = -5");
-  expect_error([](GenerateRequest* r) { r->sampling.repetition_penalty = 0.0f; }, "repetition_penalty");
+  expect_error([](GenerateRequest* r) { r->sampling.repetition_penalty = 0.0f; },
+               "repetition_penalty");
   expect_error([](GenerateRequest* r) { r->sampling.presence_penalty = 3.0f; }, "presence_penalty");
-  expect_error([](GenerateRequest* r) { r->sampling.frequency_penalty = -INFINITY; }, "frequency_penalty");
-  expect_error([](GenerateRequest* r) { r->sampling.logit_bias[10] = 1.0f; }, "logit_bias names token 10");
+  expect_error([](GenerateRequest* r) { r->sampling.frequency_penalty = -INFINITY; },
+               "frequency_penalty");
+  expect_error([](GenerateRequest* r) { r->sampling.logit_bias[10] = 1.0f; },
+               "logit_bias names token 10");
   expect_error([](GenerateRequest* r) { r->stop = {""}; }, "stop string");
   expect_error([](GenerateRequest* r) { r->stop.assign(1000, "x"); }, "1000");
   expect_error([](GenerateRequest* r) { r->logprobs = 21; }, "0 to 20");
@@ -236,7 +242,8 @@ TEST(ValidateRequest, NamesFieldValueAndWhatIsAllowed) {
   EXPECT_TRUE(ValidateRequest(good, 10, 4).ok());  // scoring may fill the context
 }
 
-absl::StatusOr<std::string> Render(const std::string& source, const std::string& inputs = "{}", jinja::Budget budget = {}) {
+absl::StatusOr<std::string> Render(const std::string& source, const std::string& inputs = "{}",
+                                   jinja::Budget budget = {}) {
   const auto chat = ChatTemplate::Create(source);
   if (!chat.ok()) return chat.status();
   return (*chat)->Render(*ParseOrderedJson(inputs), SpecialTokenTexts(nullptr), budget);
@@ -248,22 +255,31 @@ TEST(ChatTemplate, EvaluatesTheLanguage) {
       {"{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }}", "3 -4 2 3.5 1024"},
       {"{{ 'a' ~ 1 ~ none ~ true }}", "a1NoneTrue"},
       {"{{ [1, 'x', 2.0, {'k': none}] }}", "[1, 'x', 2.0, {'k': None}]"},
-      {"{{ 'b' in 'abc' }} {{ 3 not in [1, 2] }} {{ 1 < 2 < 3 }} {{ 1 < 2 > 5 }}", "True True True False"},
-      {"{{ x is defined }} {{ x is none }} {{ none is none }} {{ 3 is odd }} {{ 4 is divisibleby(2) }}", "False False True True True"},
+      {"{{ 'b' in 'abc' }} {{ 3 not in [1, 2] }} {{ 1 < 2 < 3 }} {{ 1 < 2 > 5 }}",
+       "True True True False"},
+      {"{{ x is defined }} {{ x is none }} {{ none is none }} {{ 3 is odd }} {{ 4 is "
+       "divisibleby(2) }}",
+       "False False True True True"},
       {"{{ 'yes' if 0 else 'no' }}", "no"},
-      {"{% for i in range(3) %}{{ loop.index }}{{ '' if loop.last else ',' }}{% endfor %}", "1,2,3"},
+      {"{% for i in range(3) %}{{ loop.index }}{{ '' if loop.last else ',' }}{% endfor %}",
+       "1,2,3"},
       {"{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}={{ v }};{% endfor %}", "a=1;b=2;"},
       {"{% for i in [] %}x{% else %}empty{% endfor %}", "empty"},
-      {"{% for i in range(9) if i % 2 %}{% if i > 5 %}{% break %}{% endif %}{{ i }}{% endfor %}", "135"},
-      {"{% set ns = namespace(n=0) %}{% for i in range(4) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "6"},
+      {"{% for i in range(9) if i % 2 %}{% if i > 5 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+       "135"},
+      {"{% set ns = namespace(n=0) %}{% for i in range(4) %}{% set ns.n = ns.n + i %}{% endfor "
+       "%}{{ ns.n }}",
+       "6"},
       {"{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{% endfor %}{{ x }}", "1"},
       {"{% macro f(a, b='B') %}{{ a }}{{ b }}{% endmacro %}{{ f(1) }}{{ f('x', b='y') }}", "1Bxy"},
       {"{% set t %}hi {{ 1 }}{% endset %}{{ t | upper }}", "HI 1"},
-      {"{{ 'abcdef'[1:4] }} {{ 'abc'[::-1] }} {{ [1, 2, 3][-1] }} {{ 'h\xC3\xA4' | length }}", "bcd cba 3 2"},
+      {"{{ 'abcdef'[1:4] }} {{ 'abc'[::-1] }} {{ [1, 2, 3][-1] }} {{ 'h\xC3\xA4' | length }}",
+       "bcd cba 3 2"},
       {"{{ {'b': [1, true], 'a': 'x\"'} | tojson }}", "{\"b\": [1, true], \"a\": \"x\\\"\"}"},
       {"{{ [{'n': 1}, {'n': 2}] | map(attribute='n') | list }}", "[1, 2]"},
       {"{{ [{'r': 'a'}, {'r': 'b'}] | selectattr('r', 'equalto', 'b') | list | length }}", "1"},
-      {"{{ ' x ' | trim }}|{{ 'a,b'.split(',') | join('-') }}|{{ 'x'.startswith('x') }}", "x|a-b|True"},
+      {"{{ ' x ' | trim }}|{{ 'a,b'.split(',') | join('-') }}|{{ 'x'.startswith('x') }}",
+       "x|a-b|True"},
       {"{%- if true -%}  x  {%- endif -%}", "x"},
       {"a\n  {% if true %}\nb\n  {% endif %}\nc", "a\nb\nc"},
       {"{# gone #}\nx{% raw %}{{ y }}{% endraw %}", "x{{ y }}"},
@@ -278,17 +294,20 @@ TEST(ChatTemplate, EvaluatesTheLanguage) {
 }
 
 TEST(ChatTemplate, ErrorsAreStatuses) {
-  for (const char* source : {"{{ raise_exception('no') }}", "{{ x.y }}", "{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ none() }}",
-                             "{{ [1] | nope }}", "{{ 1 is nope }}", "{{ 9223372036854775807 + 1 }}", "{{ f(1) }}"}) {
+  for (const char* source :
+       {"{{ raise_exception('no') }}", "{{ x.y }}", "{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ none() }}",
+        "{{ [1] | nope }}", "{{ 1 is nope }}", "{{ 9223372036854775807 + 1 }}", "{{ f(1) }}"}) {
     EXPECT_EQ(Render(source).status().code(), absl::StatusCode::kInvalidArgument) << source;
   }
-  for (const char* source : {"{{ 1", "{% if %}{% endif %}", "{% for x in %}", "{% endif %}", "{% if x %}", "{{ 'abc }}", "{{ 1 + }}",
-                             "{% macro %}", "{{ [1, }}", "{# open", "{{ 99999999999999999999 }}", "{% unknown %}"}) {
+  for (const char* source : {"{{ 1", "{% if %}{% endif %}", "{% for x in %}", "{% endif %}",
+                             "{% if x %}", "{{ 'abc }}", "{{ 1 + }}", "{% macro %}", "{{ [1, }}",
+                             "{# open", "{{ 99999999999999999999 }}", "{% unknown %}"}) {
     const absl::Status status = Render(source).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << source;
     EXPECT_NE(status.message().find("line"), std::string::npos) << status;
   }
-  EXPECT_EQ(Render("{{ raise_exception('roles must alternate') }}").status().message(), "roles must alternate");
+  EXPECT_EQ(Render("{{ raise_exception('roles must alternate') }}").status().message(),
+            "roles must alternate");
 }
 
 TEST(ChatTemplate, BudgetsEndWhatWouldNot) {
@@ -297,12 +316,16 @@ TEST(ChatTemplate, BudgetsEndWhatWouldNot) {
       "{{ 'x' * 9999999999 }}",
       "{{ range(9999999999) }}",
       "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-      "{% set ns = namespace(s='xxxxxxxxxxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-      "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+      "{% set ns = namespace(s='xxxxxxxxxxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s ~ "
+      "ns.s %}{% endfor %}",
+      "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% "
+      "endfor %}",
       "{{ 2 ** 999999999999 }}"};
   for (const char* source : hungry) EXPECT_FALSE(Render(source).ok()) << source;
   EXPECT_FALSE(Render("{% set ns = namespace(x=1) %}{% set ns.me = ns %}").ok());
-  EXPECT_FALSE(Render("{% set ns = namespace(x=[]) %}{% for i in range(5000) %}{% set ns.x = [ns.x] %}{% endfor %}").ok());
+  EXPECT_FALSE(Render("{% set ns = namespace(x=[]) %}{% for i in range(5000) %}{% set ns.x = "
+                      "[ns.x] %}{% endfor %}")
+                   .ok());
   std::string deep(5000, '('), chain = "{{ 1", nots = "{{ ";
   for (int i = 0; i < 100000; ++i) chain += " + 1";
   for (int i = 0; i < 5000; ++i) nots += "not ";
@@ -313,7 +336,8 @@ TEST(ChatTemplate, BudgetsEndWhatWouldNot) {
   // Structures that share their parts look small and are not.
   std::string doubling = "{% set a = [1] %}";
   for (int i = 0; i < 40; ++i) doubling += "{% set a = [a, a] %}";
-  for (const char* use : {"{{ a }}", "{{ a | tojson }}", "{{ a ~ '' }}", "{{ a == [a] }}", "{{ [a] | unique | list }}"}) {
+  for (const char* use : {"{{ a }}", "{{ a | tojson }}", "{{ a ~ '' }}", "{{ a == [a] }}",
+                          "{{ [a] | unique | list }}"}) {
     EXPECT_FALSE(Render(doubling + use).ok()) << use;
   }
   // Macros and long expressions together.
@@ -324,20 +348,26 @@ TEST(ChatTemplate, BudgetsEndWhatWouldNot) {
   for (int i = 0; i < 100000; ++i) ifs += " if 1";
   EXPECT_FALSE(Render(ifs + " }}").ok());
   // Methods hold their object.
-  EXPECT_FALSE(Render("{% set ns = namespace(f=0) %}{% for i in range(5000) %}{% set ns.f = [ns.f].count %}{% endfor %}").ok());
+  EXPECT_FALSE(Render("{% set ns = namespace(f=0) %}{% for i in range(5000) %}{% set ns.f = "
+                      "[ns.f].count %}{% endfor %}")
+                   .ok());
   EXPECT_FALSE(Render("{% set ns = namespace(s=1) %}{% set ns.f = ns.get %}").ok());
   EXPECT_FALSE(Render("{% filter upper[:] %}x{% endfilter %}").ok());
   std::string raws;
   for (int i = 0; i < 50000; ++i) raws += "{% raw %}";
   EXPECT_FALSE(Render(raws).ok());
-  EXPECT_TRUE(Render("{% macro kill() %}{% set ns.__call__ = 0 %}{% endmacro %}{% macro m(a=kill(), b=1) %}{{ b }}{% endmacro %}"
+  EXPECT_TRUE(Render("{% macro kill() %}{% set ns.__call__ = 0 %}{% endmacro %}{% macro "
+                     "m(a=kill(), b=1) %}{{ b }}{% endmacro %}"
                      "{% set ns = namespace(__call__=m) %}{% set m = 0 %}{{ ns() }}")
                   .ok());
-  EXPECT_TRUE(Render("{% set s = 'x' * 1000000 %}{% for i in range(100000) %}{% if s %}{% endif %}{% endfor %}").ok());
+  EXPECT_TRUE(Render("{% set s = 'x' * 1000000 %}{% for i in range(100000) %}{% if s %}{% endif "
+                     "%}{% endfor %}")
+                  .ok());
 }
 
 TEST(ChatTemplate, TheDemoModelsTemplateIsReproduced) {
-  const std::string base = std::string(THERMOCLINE_SOURCE_DIR) + "/tests/data/golden/templates/SmolLM2-135M-Instruct";
+  const std::string base =
+      std::string(THERMOCLINE_SOURCE_DIR) + "/tests/data/golden/templates/SmolLM2-135M-Instruct";
   const auto checkpoint = Checkpoint::Open(DemoPath());
   const auto tokenizer = TokenizerOf(**checkpoint);
   const auto chat = ChatTemplate::Create((*tokenizer)->chat_template());

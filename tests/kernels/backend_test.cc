@@ -1,4 +1,5 @@
-// The CPU backend against the reference, and the numeric contract: threads, grouping and neighbours do not show.
+// The CPU backend against the reference, and the numeric contract: threads, grouping and neighbours
+// do not show.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,7 +12,8 @@
 namespace thermocline {
 namespace {
 
-std::unique_ptr<Backend> Make(const std::string& name, int threads = 2, Activations activations = Activations::kF32) {
+std::unique_ptr<Backend> Make(const std::string& name, int threads = 2,
+                              Activations activations = Activations::kF32) {
   absl::StatusOr<std::unique_ptr<Backend>> backend =
       MakeBackend(name, {.num_threads = threads, .activations = activations, .isa = ""});
   EXPECT_TRUE(backend.ok()) << backend.status();
@@ -21,7 +23,8 @@ std::unique_ptr<Backend> Make(const std::string& name, int threads = 2, Activati
 struct Matrix {
   std::vector<float> values;
   TensorView view;
-  Matrix(int64_t rows, int64_t cols, std::mt19937* random) : values(static_cast<size_t>(rows * cols)) {
+  Matrix(int64_t rows, int64_t cols, std::mt19937* random)
+      : values(static_cast<size_t>(rows * cols)) {
     std::normal_distribution<float> normal;
     if (random != nullptr) {
       for (float& v : values) v = normal(*random);
@@ -53,10 +56,12 @@ TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
       std::vector<TokenRole> roles(static_cast<size_t>(n), TokenRole::kPrompt);
       for (size_t i = 0; i < roles.size(); i += 3) roles[i] = TokenRole::kGenerated;
       const TensorView bias_view = Reshape(bias.view, {out_rows});
-      const Projection p = {weight.view, bias_view, expected.view}, q = {weight.view, bias_view, actual.view};
+      const Projection p = {weight.view, bias_view, expected.view},
+                       q = {weight.view, bias_view, actual.view};
       reference->MatMul(x.view, roles, {&p, 1});
       cpu->MatMul(x.view, roles, {&q, 1});
-      for (size_t i = 0; i < expected.values.size(); ++i) ASSERT_NEAR(actual.values[i], expected.values[i], 2e-4) << n << " " << i;
+      for (size_t i = 0; i < expected.values.size(); ++i)
+        ASSERT_NEAR(actual.values[i], expected.values[i], 2e-4) << n << " " << i;
     }
   }
 }
@@ -78,7 +83,8 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
       row.shape[0] = 1;
       const Projection one = {weight.view, {}, alone.view};
       one_thread->MatMul(row, {&role, 1}, {&one, 1});
-      for (int64_t r = 0; r < 600; ++r) ASSERT_EQ(alone.values[r], together.view.Row<float>(n)[r]) << "row " << n;
+      for (int64_t r = 0; r < 600; ++r)
+        ASSERT_EQ(alone.values[r], together.view.Row<float>(n)[r]) << "row " << n;
     }
   }
 }
@@ -86,7 +92,8 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
 TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   std::mt19937 random(5);
   constexpr int64_t kHidden = 64, kWidth = 96, kTokens = 9;
-  const Matrix gate(kWidth, kHidden, &random), up(kWidth, kHidden, &random), down(kHidden, kWidth, &random);
+  const Matrix gate(kWidth, kHidden, &random), up(kWidth, kHidden, &random),
+      down(kHidden, kWidth, &random);
   const Matrix x(kTokens, kHidden, &random);
   std::vector<int32_t> rows, slots;
   for (int32_t n = 0; n < kTokens; ++n) {
@@ -94,12 +101,14 @@ TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
     slots.push_back(kTokens - 1 - n);
   }
   const ExpertWork whole = {gate.view, up.view, down.view, rows, slots};
-  Matrix expected(kTokens, kHidden, nullptr), actual(kTokens, kHidden, nullptr), split(kTokens, kHidden, nullptr);
+  Matrix expected(kTokens, kHidden, nullptr), actual(kTokens, kHidden, nullptr),
+      split(kTokens, kHidden, nullptr);
   Make("reference")->ExpertFfn(x.view, {&whole, 1}, expected.view);
   Make("cpu", 2)->ExpertFfn(x.view, {&whole, 1}, actual.view);
   const absl::Span<const int32_t> all_rows = rows, all_slots = slots;
-  const ExpertWork parts[] = {{gate.view, up.view, down.view, all_rows.subspan(0, 2), all_slots.subspan(0, 2)},
-                              {gate.view, up.view, down.view, all_rows.subspan(2), all_slots.subspan(2)}};
+  const ExpertWork parts[] = {
+      {gate.view, up.view, down.view, all_rows.subspan(0, 2), all_slots.subspan(0, 2)},
+      {gate.view, up.view, down.view, all_rows.subspan(2), all_slots.subspan(2)}};
   Make("cpu", 1)->ExpertFfn(x.view, parts, split.view);
   for (size_t i = 0; i < expected.values.size(); ++i) {
     ASSERT_NEAR(actual.values[i], expected.values[i], 1e-2);
@@ -112,14 +121,18 @@ TEST(ReferenceBackend, RoutingBreaksTiesTowardsLowerIdsAndNormalisesAsAsked) {
   std::vector<float> logits = {1.0f, 3.0f, 3.0f, 0.0f}, weights(2);
   std::vector<int32_t> ids(2);
   const TensorView logits_view = MakeView(logits.data(), DType::kF32, {1, 4});
-  const TensorView ids_view = MakeView(ids.data(), DType::kI32, {1, 2}), weights_view = MakeView(weights.data(), DType::kF32, {1, 2});
-  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = true, .normalize = true}, ids_view, weights_view);
+  const TensorView ids_view = MakeView(ids.data(), DType::kI32, {1, 2}),
+                   weights_view = MakeView(weights.data(), DType::kF32, {1, 2});
+  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = true, .normalize = true},
+                     ids_view, weights_view);
   EXPECT_EQ(ids, (std::vector<int32_t>{1, 2}));
   EXPECT_FLOAT_EQ(weights[0], 0.5f);
-  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = true, .normalize = false}, ids_view, weights_view);
+  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = true, .normalize = false},
+                     ids_view, weights_view);
   EXPECT_LT(weights[0], 0.5f);
   EXPECT_NEAR(weights[0], std::exp(3.0) / (std::exp(1.0) + 2 * std::exp(3.0) + 1.0), 1e-6);
-  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = false, .normalize = false}, ids_view, weights_view);
+  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = false, .normalize = false},
+                     ids_view, weights_view);
   EXPECT_FLOAT_EQ(weights[0], 0.5f);
 }
 

@@ -1,4 +1,5 @@
-// Every CPU kernel at every instruction-set level that this machine has, against plain arithmetic, at sizes around the vector width.
+// Every CPU kernel at every instruction-set level that this machine has, against plain arithmetic,
+// at sizes around the vector width.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,9 +18,10 @@ namespace {
 
 // The integer part of a dot product is exact; what is left is the rounding of a few f32 sums.
 constexpr double kSumTolerance = 2e-5;
-constexpr DType kQuantTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                                 DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
-                                 DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
+constexpr DType kQuantTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,
+                                 DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,
+                                 DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS,
+                                 DType::kMXFP4};
 
 const CpuKernels& Kernels(const std::string& level) {
   const absl::StatusOr<const CpuKernels*> kernels = SelectKernels(level);
@@ -82,14 +84,16 @@ TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) 
   for (DType dtype : kQuantTypes) {
     const WeightFormat& format = GetFormat(dtype);
     const bool small = format.block_elems == kSmallBlockElems;
-    const std::vector<int64_t> sizes = small ? std::vector<int64_t>{32, 64, 96, 576} : std::vector<int64_t>{256, 512, 768};
+    const std::vector<int64_t> sizes =
+        small ? std::vector<int64_t>{32, 64, 96, 576} : std::vector<int64_t>{256, 512, 768};
     for (int64_t k : sizes) {
       constexpr int kRows = 3, kTokens = 7;
       const std::vector<uint8_t> weights = RandomWeights(dtype, kRows, k, &random_);
       std::vector<float> decoded(static_cast<size_t>(kRows * k));
       format.decode(weights.data(), kRows * k / format.block_elems, decoded.data());
       QuantizedActivations activations;
-      activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8, kTokens, k);
+      activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8, kTokens,
+                        k);
       std::vector<QuantizedRow> rows;
       std::vector<std::vector<float>> x, rounded;
       for (int t = 0; t < kTokens; ++t) {
@@ -101,7 +105,8 @@ TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) 
         const int64_t group = small ? 32 : 256;
         for (int64_t g = 0; g < k / group; ++g) {
           float max = 0.0f;
-          for (int64_t i = g * group; i < (g + 1) * group; ++i) max = std::max(max, std::fabs(x.back()[i]));
+          for (int64_t i = g * group; i < (g + 1) * group; ++i)
+            max = std::max(max, std::fabs(x.back()[i]));
           ASSERT_EQ(rows.back().d[g], max / 127.0f);
           for (int64_t i = g * group; i < (g + 1) * group; ++i) {
             r[i] = rows.back().d[g] * std::nearbyint(x.back()[i] * (127.0f / max));
@@ -113,7 +118,8 @@ TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) 
       std::vector<float*> pointers;
       for (auto& o : out) pointers.push_back(o.data());
       const int64_t row_bytes = BytesOf(dtype, k);
-      kernels().dot_int8[static_cast<int>(dtype)](weights.data(), row_bytes, kRows, k, rows.data(), kTokens, pointers.data());
+      kernels().dot_int8[static_cast<int>(dtype)](weights.data(), row_bytes, kRows, k, rows.data(),
+                                                  kTokens, pointers.data());
       for (int t = 0; t < kTokens; ++t) {
         for (int r = 0; r < kRows; ++r) {
           double exact = 0.0, magnitude = 0.0;
@@ -122,11 +128,13 @@ TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) 
             exact += product;
             magnitude += std::fabs(product);
           }
-          ASSERT_NEAR(out[t][r], exact, kSumTolerance * magnitude) << format.name << " k " << k << " token " << t;
+          ASSERT_NEAR(out[t][r], exact, kSumTolerance * magnitude)
+              << format.name << " k " << k << " token " << t;
           // The contract: the same bits alone.
           float alone = 0.0f;
           float* alone_pointer = &alone;
-          kernels().dot_int8[static_cast<int>(dtype)](weights.data() + r * row_bytes, row_bytes, 1, k, &rows[t], 1, &alone_pointer);
+          kernels().dot_int8[static_cast<int>(dtype)](weights.data() + r * row_bytes, row_bytes, 1,
+                                                      k, &rows[t], 1, &alone_pointer);
           ASSERT_EQ(alone, out[t][r]) << format.name << " k " << k << " token " << t;
         }
       }
@@ -145,7 +153,8 @@ TEST_P(KernelTest, DecodesEveryFormatLikeTheRegistry) {
       weights.resize(static_cast<size_t>(BytesOf(format.dtype, k)));
       const std::vector<float> values = RandomFloats(static_cast<size_t>(k), &random_);
       for (int64_t i = 0; i < k; ++i) {
-        const uint16_t bits = format.dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
+        const uint16_t bits =
+            format.dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
         if (format.dtype == DType::kF32) {
           std::memcpy(&weights[4 * i], &values[i], 4);
         } else {
@@ -190,7 +199,8 @@ TEST_P(KernelTest, FloatDotsAreRightAndTheSameAloneAndTogether) {
 
 TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
   for (int64_t n : {1, 5, 16, 17, 48, 65}) {
-    const std::vector<float> gate = RandomFloats(static_cast<size_t>(n), &random_), up = RandomFloats(static_cast<size_t>(n), &random_);
+    const std::vector<float> gate = RandomFloats(static_cast<size_t>(n), &random_),
+                             up = RandomFloats(static_cast<size_t>(n), &random_);
     std::vector<float> out(static_cast<size_t>(n));
     kernels().silu_mul(gate.data(), up.data(), n, out.data());
     for (int64_t i = 0; i < n; ++i) {
@@ -211,7 +221,9 @@ TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
   std::vector<float> out(extreme.size());
   kernels().silu_mul(extreme.data(), ones.data(), static_cast<int64_t>(extreme.size()), out.data());
   for (size_t i = 0; i < out.size(); ++i) {
-    ASSERT_NEAR(out[i], extreme[i] > 0 ? extreme[i] : 0.0f, 1e-5f * std::max(1.0f, std::fabs(extreme[i] > 0 ? extreme[i] : 0.0f))) << extreme[i];
+    ASSERT_NEAR(out[i], extreme[i] > 0 ? extreme[i] : 0.0f,
+                1e-5f * std::max(1.0f, std::fabs(extreme[i] > 0 ? extreme[i] : 0.0f)))
+        << extreme[i];
   }
 }
 
@@ -221,11 +233,14 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (int64_t last : {0, 1, 15, 16, 17, 33}) {
       const int64_t num_blocks = 16, row_bytes = BytesOf(dtype, kHeadDim);
-      std::vector<uint8_t> k_cache(static_cast<size_t>(num_blocks * kBlock * kHeads * row_bytes)), v_cache(k_cache.size());
+      std::vector<uint8_t> k_cache(static_cast<size_t>(num_blocks * kBlock * kHeads * row_bytes)),
+          v_cache(k_cache.size());
       for (std::vector<uint8_t>* cache : {&k_cache, &v_cache}) {
-        const std::vector<float> values = RandomFloats(static_cast<size_t>(num_blocks * kBlock * kHeads * kHeadDim), &random_);
+        const std::vector<float> values =
+            RandomFloats(static_cast<size_t>(num_blocks * kBlock * kHeads * kHeadDim), &random_);
         for (size_t i = 0; i < values.size(); ++i) {
-          const uint16_t bits = dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
+          const uint16_t bits =
+              dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
           if (dtype == DType::kF32) {
             std::memcpy(&(*cache)[4 * i], &values[i], 4);
           } else {
@@ -237,13 +252,16 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
       const std::vector<float> q = RandomFloats(kQueries * kHeadDim, &random_);
       std::vector<float> scores(kQueries * 64), out(kQueries * kHeadDim);
       const int64_t first = last > 20 ? last - 9 : 0;  // a window
-      const AttendArgs args = {q.data(), kQueries, kHeadDim, k_cache.data(), v_cache.data(), dtype, row_bytes, kHeads, 1,
-                               kBlock, table.data(), first, last, 0.25f, scores.data(), out.data()};
+      const AttendArgs args = {
+          q.data(),      kQueries,  kHeadDim, k_cache.data(), v_cache.data(), dtype, row_bytes,
+          kHeads,        1,         kBlock,   table.data(),   first,          last,  0.25f,
+          scores.data(), out.data()};
       kernels().attend(&args);
       const auto row = [&](const std::vector<uint8_t>& cache, int64_t position) {
         const int64_t slot = table[position / kBlock] * kBlock + position % kBlock;
         std::vector<float> values(kHeadDim);
-        GetFormat(dtype).decode(&cache[static_cast<size_t>((slot * kHeads + 1) * row_bytes)], kHeadDim, values.data());
+        GetFormat(dtype).decode(&cache[static_cast<size_t>((slot * kHeads + 1) * row_bytes)],
+                                kHeadDim, values.data());
         return values;
       };
       for (int g = 0; g < kQueries; ++g) {
@@ -252,14 +270,17 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
         for (int64_t p = first; p <= last; ++p) {
           double dot = 0.0;
           const std::vector<float> key = row(k_cache, p);
-          for (int64_t i = 0; i < kHeadDim; ++i) dot += static_cast<double>(q[g * kHeadDim + i]) * key[i];
+          for (int64_t i = 0; i < kHeadDim; ++i)
+            dot += static_cast<double>(q[g * kHeadDim + i]) * key[i];
           weights.push_back(std::exp(0.25 * dot));
           total += weights.back();
         }
         for (int64_t i = 0; i < kHeadDim; ++i) {
           double expected = 0.0;
-          for (int64_t p = first; p <= last; ++p) expected += weights[p - first] / total * row(v_cache, p)[i];
-          ASSERT_NEAR(out[g * kHeadDim + i], expected, 1e-5) << GetFormat(dtype).name << " last " << last;
+          for (int64_t p = first; p <= last; ++p)
+            expected += weights[p - first] / total * row(v_cache, p)[i];
+          ASSERT_NEAR(out[g * kHeadDim + i], expected, 1e-5)
+              << GetFormat(dtype).name << " last " << last;
         }
       }
     }
@@ -283,8 +304,9 @@ TEST(FloatBits, HalvesRoundTripAndRoundToEven) {
     if (std::isnan(value)) continue;
     ASSERT_EQ(FloatToHalf(value), half);
   }
-  EXPECT_EQ(FloatToHalf(1.0f + 1.0f / 2048.0f), FloatToHalf(1.0f));                    // tie: to even
-  EXPECT_EQ(FloatToHalf(1.0f + 3.0f / 2048.0f), FloatToHalf(1.0f + 2.0f / 1024.0f));  // tie: to even
+  EXPECT_EQ(FloatToHalf(1.0f + 1.0f / 2048.0f), FloatToHalf(1.0f));  // tie: to even
+  EXPECT_EQ(FloatToHalf(1.0f + 3.0f / 2048.0f),
+            FloatToHalf(1.0f + 2.0f / 1024.0f));  // tie: to even
   EXPECT_EQ(FloatToHalf(1e9f), 0x7C00);
   EXPECT_EQ(FloatToHalf(65519.0f), 0x7BFF);
 }

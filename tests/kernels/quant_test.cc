@@ -17,7 +17,9 @@ int64_t UlpDistance(float a, float b) {
   int32_t x, y;
   std::memcpy(&x, &a, 4);
   std::memcpy(&y, &b, 4);
-  const auto ordered = [](int32_t bits) { return bits < 0 ? INT64_C(-2147483648) - bits : static_cast<int64_t>(bits); };
+  const auto ordered = [](int32_t bits) {
+    return bits < 0 ? INT64_C(-2147483648) - bits : static_cast<int64_t>(bits);
+  };
   return std::llabs(ordered(x) - ordered(y));
 }
 
@@ -38,15 +40,17 @@ TEST_P(QuantFormatTest, DecodesAsGgufPy) {
     if (std::isnan(values.f32[i])) {
       ASSERT_TRUE(std::isnan(decoded[i])) << i;
     } else {
-      ASSERT_LE(UlpDistance(decoded[i], values.f32[i]), 1) << "value " << i << ": " << decoded[i] << " for " << values.f32[i];
+      ASSERT_LE(UlpDistance(decoded[i], values.f32[i]), 1)
+          << "value " << i << ": " << decoded[i] << " for " << values.f32[i];
     }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, QuantFormatTest,
-                         testing::Values(DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                                         DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
-                                         DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4),
+                         testing::Values(DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                                         DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,
+                                         DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS,
+                                         DType::kMXFP4),
                          [](const auto& info) { return std::string(GetFormat(info.param).name); });
 
 TEST(WeightFormats, TableIsInOrder) {

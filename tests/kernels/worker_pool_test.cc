@@ -34,7 +34,8 @@ TEST(WorkerPool, MakesResultsVisibleAcrossManyRegions) {
 TEST(WorkerPool, WakesParkedWorkers) {
   WorkerPool pool(2);
   for (int i = 0; i < 3; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // longer than the spin: the workers park
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(5));  // longer than the spin: the workers park
     int64_t sums[2] = {};
     pool.Run(100, [&](int64_t, int worker) { ++sums[worker]; });
     EXPECT_EQ(sums[0] + sums[1], 100);

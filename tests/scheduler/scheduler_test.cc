@@ -69,7 +69,8 @@ TEST(Scheduler, SlotsFollowTheBlockTable) {
   scheduler.Add(MakeSequence(1, 5));
   const Batch batch = scheduler.Schedule();
   ASSERT_EQ(batch.max_blocks, 3);
-  for (int t = 0; t < 5; ++t) EXPECT_EQ(batch.slot_mapping[t], batch.block_tables[t / 2] * 2 + t % 2);
+  for (int t = 0; t < 5; ++t)
+    EXPECT_EQ(batch.slot_mapping[t], batch.block_tables[t / 2] * 2 + t % 2);
 }
 
 TEST(Scheduler, HoldsBackWhatDoesNotFitAndKeepsTheOrder) {
@@ -162,7 +163,8 @@ TEST(Scheduler, RandomTrafficEndsWithAnEmptyPool) {
     ASSERT_LE(batch.num_tokens(), 7);
     scheduler.Commit(batch);
     for (int32_t row : batch.logits_rows) {
-      const SequenceId done = batch.seq_ids[static_cast<size_t>(batch.seq_idx[static_cast<size_t>(row)])];
+      const SequenceId done =
+          batch.seq_ids[static_cast<size_t>(batch.seq_idx[static_cast<size_t>(row)])];
       if (left[done]-- > 0) {
         scheduler.Append(done, 1);
       } else {

@@ -1,4 +1,5 @@
-// The gRPC services over a real connection: streams, errors, deadlines, cancellation, back pressure, metrics.
+// The gRPC services over a real connection: streams, errors, deadlines, cancellation, back
+// pressure, metrics.
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -36,7 +37,8 @@ class ServiceTest : public testing::Test {
     builder.RegisterService(control_->service());
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
-    const auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials());
+    const auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
+                                             grpc::InsecureChannelCredentials());
     stub_ = v1::Inference::NewStub(channel);
     control_stub_ = v1::Control::NewStub(channel);
   }
@@ -87,7 +89,8 @@ class ServiceTest : public testing::Test {
 TEST_F(ServiceTest, CallsBeforeTheModelIsLoadedAreUnavailable) {
   grpc::ClientContext context;
   v1::GenerateResponse response;
-  EXPECT_EQ(stub_->GenerateUnary(&context, Request("a", 1), &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(stub_->GenerateUnary(&context, Request("a", 1), &response).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
   grpc::ClientContext other;
   v1::LoadInfo load;
   EXPECT_EQ(control_stub_->GetLoad(&other, {}, &load).error_code(), grpc::StatusCode::UNAVAILABLE);
@@ -116,7 +119,8 @@ TEST_F(ServiceTest, StreamAndUnaryAgreeAndStateWhatWasApplied) {
   EXPECT_EQ(last.finish_reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(last.usage().completion_tokens(), 12);
   v1::GenerateResponse whole;
-  ASSERT_TRUE(stub_->GenerateUnary(&unary_context, Request("The capital of France is", 12), &whole).ok());
+  ASSERT_TRUE(
+      stub_->GenerateUnary(&unary_context, Request("The capital of France is", 12), &whole).ok());
   EXPECT_EQ(whole.text(), text);
   EXPECT_NE(text.find("Paris"), std::string::npos) << text;
 }
@@ -195,7 +199,8 @@ TEST_F(ServiceTest, TextCallsAreInverses) {
   ASSERT_TRUE(stub_->Detokenize(&two, detokenize, &text).ok());
   EXPECT_EQ(text.text(), tokenize.text());
   detokenize.add_ids(-1);
-  EXPECT_EQ(stub_->Detokenize(&three, detokenize, &text).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(stub_->Detokenize(&three, detokenize, &text).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
   v1::ApplyChatTemplateRequest chat;
   chat.add_messages()->set_role("user");
   chat.mutable_messages(0)->set_content("Hi");
@@ -259,20 +264,23 @@ TEST_F(ServiceTest, AFullQueueIsRefusedWithAHintWhenToRetry) {
   options.max_waiting = 2;
   options.scheduler.max_num_seqs = 1;
   Start(std::move(options));
-  ASSERT_TRUE(inference_->SetEngine(engine_.get()).ok());  // the engine does not run: requests pile up
+  ASSERT_TRUE(
+      inference_->SetEngine(engine_.get()).ok());  // the engine does not run: requests pile up
   std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
   std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
   for (int i = 0; i < 2; ++i) {
     contexts.push_back(std::make_unique<grpc::ClientContext>());
     readers.push_back(stub_->Generate(contexts.back().get(), Request("a", 1)));
   }
-  for (int i = 0; i < 500 && engine_->Load().num_waiting < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 500 && engine_->Load().num_waiting < 2; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   grpc::ClientContext context;
   v1::GenerateResponse response;
   const grpc::Status status = stub_->GenerateUnary(&context, Request("a", 1), &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
   EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
-  EXPECT_NE(metrics_.Text().find("thermocline_requests_rejected_total{reason=\"queue_full\"} 1"), std::string::npos);
+  EXPECT_NE(metrics_.Text().find("thermocline_requests_rejected_total{reason=\"queue_full\"} 1"),
+            std::string::npos);
   thread_ = std::thread([this] { engine_->Run(); });
   for (auto& reader : readers) {
     while (reader->Read(&response)) {
@@ -289,7 +297,8 @@ TEST_F(ServiceTest, DrainingRefusesNewRequests) {
   EXPECT_TRUE(drained_);
   engine_->Drain();
   v1::GenerateResponse response;
-  EXPECT_EQ(stub_->GenerateUnary(&other, Request("a", 1), &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(stub_->GenerateUnary(&other, Request("a", 1), &response).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(ServiceTest, ControlTellsModelLoadAndExperts) {
@@ -321,15 +330,26 @@ TEST(MetricNames, AreTheContract) {
   load.experts.resize(1);
   metrics.SetLoadSource([load] { return load; });
   const std::string text = metrics.Text();
-  for (const char* name :
-       {"thermocline_requests_running", "thermocline_requests_waiting", "thermocline_kv_blocks_used",
-        "thermocline_kv_cache_usage_ratio", "thermocline_draining", "thermocline_steps_total",
-        "thermocline_step_seconds_total", "thermocline_prompt_tokens_total", "thermocline_generated_tokens_total",
-        "thermocline_preemptions_total", "thermocline_expert_hits_total{layer=\"0\"}",
-        "thermocline_expert_misses_total{layer=\"0\"}", "thermocline_expert_evictions_total{layer=\"0\"}",
-        "thermocline_expert_read_bytes_total{layer=\"0\"}", "thermocline_time_to_first_token_seconds_bucket",
-        "thermocline_inter_token_seconds_bucket", "thermocline_queue_seconds_bucket", "thermocline_request_seconds_bucket",
-        "thermocline_requests_finished_total{reason=\"stop\"}", "thermocline_requests_rejected_total{reason=\"invalid\"}"}) {
+  for (const char* name : {"thermocline_requests_running",
+                           "thermocline_requests_waiting",
+                           "thermocline_kv_blocks_used",
+                           "thermocline_kv_cache_usage_ratio",
+                           "thermocline_draining",
+                           "thermocline_steps_total",
+                           "thermocline_step_seconds_total",
+                           "thermocline_prompt_tokens_total",
+                           "thermocline_generated_tokens_total",
+                           "thermocline_preemptions_total",
+                           "thermocline_expert_hits_total{layer=\"0\"}",
+                           "thermocline_expert_misses_total{layer=\"0\"}",
+                           "thermocline_expert_evictions_total{layer=\"0\"}",
+                           "thermocline_expert_read_bytes_total{layer=\"0\"}",
+                           "thermocline_time_to_first_token_seconds_bucket",
+                           "thermocline_inter_token_seconds_bucket",
+                           "thermocline_queue_seconds_bucket",
+                           "thermocline_request_seconds_bucket",
+                           "thermocline_requests_finished_total{reason=\"stop\"}",
+                           "thermocline_requests_rejected_total{reason=\"invalid\"}"}) {
     EXPECT_NE(text.find(std::string("\n") + name), std::string::npos) << name;
   }
   metrics.SetLoadSource(nullptr);

@@ -1,4 +1,5 @@
-// CountingBackend: the reference backend that remembers its matrix products and watches the KV cache.
+// CountingBackend: the reference backend that remembers its matrix products and watches the KV
+// cache.
 #ifndef THERMOCLINE_TESTS_SUPPORT_COUNTING_BACKEND_H_
 #define THERMOCLINE_TESTS_SUPPORT_COUNTING_BACKEND_H_
 
@@ -16,29 +17,34 @@ class CountingBackend : public ReferenceBackend {
   void StartSteps() { counting_ = true; }
   int steps() const { return static_cast<int>(matmuls_.size()); }
   // Weight -> number of rows of each product with it, in the given step.
-  const std::map<const void*, std::vector<int64_t>>& matmuls(int step) const { return matmuls_[static_cast<size_t>(step)]; }
+  const std::map<const void*, std::vector<int64_t>>& matmuls(int step) const {
+    return matmuls_[static_cast<size_t>(step)];
+  }
   // Every cache that attention read is one that keys or values were stored into.
   bool attention_reads_stored_kv() const { return reads_stored_kv_ && !stored_.empty(); }
   int64_t kv_bytes_copied() const { return kv_bytes_copied_; }
 
-  void EmbedTokens(const TensorView& table, const TensorView& ids, float scale, const TensorView& out) override {
+  void EmbedTokens(const TensorView& table, const TensorView& ids, float scale,
+                   const TensorView& out) override {
     if (counting_) matmuls_.emplace_back();
     ReferenceBackend::EmbedTokens(table, ids, scale, out);
   }
-  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles, absl::Span<const Projection> projections) override {
+  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+              absl::Span<const Projection> projections) override {
     for (const Projection& p : projections) {
       if (counting_) matmuls_.back()[p.weight.data].push_back(x.rows());
     }
     ReferenceBackend::MatMul(x, roles, projections);
   }
-  void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots, const TensorView& k_cache,
-               const TensorView& v_cache) override {
+  void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
+               const TensorView& k_cache, const TensorView& v_cache) override {
     stored_[k_cache.data] = k_cache.bytes();
     stored_[v_cache.data] = v_cache.bytes();
     ReferenceBackend::StoreKv(k, v, slots, k_cache, v_cache);
   }
   void Attention(const AttentionArgs& args) override {
-    reads_stored_kv_ &= stored_.count(args.k_cache.data) == 1 && stored_.count(args.v_cache.data) == 1;
+    reads_stored_kv_ &=
+        stored_.count(args.k_cache.data) == 1 && stored_.count(args.v_cache.data) == 1;
     ReferenceBackend::Attention(args);
   }
   void CopyFromHost(const void* host, void* device, int64_t bytes) override {

@@ -61,7 +61,8 @@ void FakeDevice::EmbedTokens(const TensorView& table, const TensorView& token_id
   Enqueue([=, this] { reference_.EmbedTokens(Real(table), Real(token_ids), scale, Real(out)); });
 }
 
-void FakeDevice::RmsNorm(const TensorView& x, const TensorView& weight, float eps, const TensorView& out) {
+void FakeDevice::RmsNorm(const TensorView& x, const TensorView& weight, float eps,
+                         const TensorView& out) {
   Enqueue([=, this] { reference_.RmsNorm(Real(x), Real(weight), eps, Real(out)); });
 }
 
@@ -69,7 +70,8 @@ void FakeDevice::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
                         absl::Span<const Projection> projections) {
   std::vector<TokenRole> kept_roles(roles.begin(), roles.end());
   std::vector<Projection> kept;
-  for (const Projection& p : projections) kept.push_back({Real(p.weight), Real(p.bias), Real(p.out)});
+  for (const Projection& p : projections)
+    kept.push_back({Real(p.weight), Real(p.bias), Real(p.out)});
   Enqueue([=, this] { reference_.MatMul(Real(x), kept_roles, kept); });
 }
 
@@ -79,9 +81,11 @@ void FakeDevice::Rope(const TensorView& x, const TensorView& positions, const Ro
   Enqueue([=, this] { reference_.Rope(Real(x), Real(positions), real); });
 }
 
-void FakeDevice::StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots, const TensorView& k_cache,
-                         const TensorView& v_cache) {
-  Enqueue([=, this] { reference_.StoreKv(Real(k), Real(v), Real(slots), Real(k_cache), Real(v_cache)); });
+void FakeDevice::StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
+                         const TensorView& k_cache, const TensorView& v_cache) {
+  Enqueue([=, this] {
+    reference_.StoreKv(Real(k), Real(v), Real(slots), Real(k_cache), Real(v_cache));
+  });
 }
 
 void FakeDevice::Attention(const AttentionArgs& args) {
@@ -98,7 +102,8 @@ void FakeDevice::RouteTopK(const TensorView& logits, const RouteArgs& args, cons
   Enqueue([=, this] { reference_.RouteTopK(Real(logits), args, Real(ids), Real(weights)); });
 }
 
-void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, const TensorView& out) {
+void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
+                           const TensorView& out) {
   ++num_expert_calls_;
   struct Kept {
     ExpertWork work;
@@ -121,9 +126,10 @@ void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> exp
   });
 }
 
-void FakeDevice::CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
-                                const TensorView& acc) {
-  Enqueue([=, this] { reference_.CombineExperts(Real(expert_out), Real(weights), scale, Real(acc)); });
+void FakeDevice::CombineExperts(const TensorView& expert_out, const TensorView& weights,
+                                float scale, const TensorView& acc) {
+  Enqueue(
+      [=, this] { reference_.CombineExperts(Real(expert_out), Real(weights), scale, Real(acc)); });
 }
 
 void FakeDevice::SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) {

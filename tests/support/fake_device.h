@@ -1,7 +1,8 @@
 // FakeDevice: a backend that behaves like an accelerator and computes like the reference.
 //
-// Its memory cannot be read by the host: addresses it hands out are tagged so that a stray dereference faults. Fresh memory is NaN.
-// Operations only queue up; they run when somebody waits, so a missing wait shows as stale or poisoned results.
+// Its memory cannot be read by the host: addresses it hands out are tagged so that a stray
+// dereference faults. Fresh memory is NaN. Operations only queue up; they run when somebody waits,
+// so a missing wait shows as stale or poisoned results.
 #ifndef THERMOCLINE_TESTS_SUPPORT_FAKE_DEVICE_H_
 #define THERMOCLINE_TESTS_SUPPORT_FAKE_DEVICE_H_
 
@@ -26,16 +27,20 @@ class FakeDevice : public Backend {
   EventId Record() override { return num_enqueued_; }
   absl::Status Wait(EventId event) override;
 
-  void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale, const TensorView& out) override;
-  void RmsNorm(const TensorView& x, const TensorView& weight, float eps, const TensorView& out) override;
-  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles, absl::Span<const Projection> projections) override;
+  void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
+                   const TensorView& out) override;
+  void RmsNorm(const TensorView& x, const TensorView& weight, float eps,
+               const TensorView& out) override;
+  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+              absl::Span<const Projection> projections) override;
   void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) override;
-  void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots, const TensorView& k_cache,
-               const TensorView& v_cache) override;
+  void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
+               const TensorView& k_cache, const TensorView& v_cache) override;
   void Attention(const AttentionArgs& args) override;
   void RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                  const TensorView& weights) override;
-  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, const TensorView& out) override;
+  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
+                 const TensorView& out) override;
   void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
                       const TensorView& acc) override;
   void SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) override;

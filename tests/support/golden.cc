@@ -28,7 +28,8 @@ class Collector : public ResponseSink {
     return true;
   }
   void OnPromptLogits(int64_t position, absl::Span<const float> logits) override {
-    if (static_cast<int64_t>(logits_->size()) <= position) logits_->resize(static_cast<size_t>(position) + 1);
+    if (static_cast<int64_t>(logits_->size()) <= position)
+      logits_->resize(static_cast<size_t>(position) + 1);
     (*logits_)[static_cast<size_t>(position)].assign(logits.begin(), logits.end());
   }
   void OnDone(const Result& result) override { EXPECT_TRUE(result.status.ok()) << result.status; }
@@ -41,12 +42,17 @@ class Collector : public ResponseSink {
 }  // namespace
 
 std::string GoldenPath(const std::string& name) {
-  return FirstExisting({kSource + "/tests/data/golden/" + name, kSource + "/../shared/golden/" + name});
+  return FirstExisting(
+      {kSource + "/tests/data/golden/" + name, kSource + "/../shared/golden/" + name});
 }
 
-std::string SharedPath(const std::string& name) { return FirstExisting({kSource + "/../shared/" + name}); }
+std::string SharedPath(const std::string& name) {
+  return FirstExisting({kSource + "/../shared/" + name});
+}
 
-std::string DemoPath() { return kSource + "/share/thermocline/demo/smollm2-135m-moe-00001-of-00002.gguf"; }
+std::string DemoPath() {
+  return kSource + "/share/thermocline/demo/smollm2-135m-moe-00001-of-00002.gguf";
+}
 
 ScoreOutput Score(Engine* engine, const std::vector<int32_t>& tokens) {
   ScoreOutput output;
@@ -62,7 +68,8 @@ ScoreOutput Score(Engine* engine, const std::vector<int32_t>& tokens) {
   return output;
 }
 
-std::vector<std::vector<int32_t>> Greedy(Engine* engine, const std::vector<std::vector<int32_t>>& prompts,
+std::vector<std::vector<int32_t>> Greedy(Engine* engine,
+                                         const std::vector<std::vector<int32_t>>& prompts,
                                          int64_t max_tokens) {
   std::vector<std::vector<int32_t>> outputs(prompts.size());
   std::vector<std::vector<float>> unused;
@@ -93,7 +100,8 @@ std::vector<int32_t> ToTokens(const PlainTensor& tensor) {
 double MaxError(const std::vector<float>& actual, const float* reference, double largest) {
   double error = 0.0;
   for (size_t i = 0; i < actual.size(); ++i) {
-    const double difference = std::fabs(static_cast<double>(actual[i]) - static_cast<double>(reference[i]));
+    const double difference =
+        std::fabs(static_cast<double>(actual[i]) - static_cast<double>(reference[i]));
     // Written so that NaN fails.
     if (!(difference <= error)) error = difference;
   }

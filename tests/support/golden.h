@@ -13,10 +13,12 @@
 namespace thermocline {
 
 // Bounds on logits, relative to the largest reference logit.
-inline constexpr double kReferenceTolerance = 2e-4;  // f32 loops against torch: different order of sums
-inline constexpr double kCpuTolerance = 1e-3;        // vector sums and polynomial exp on top
+inline constexpr double kReferenceTolerance =
+    2e-4;                                      // f32 loops against torch: different order of sums
+inline constexpr double kCpuTolerance = 1e-3;  // vector sums and polynomial exp on top
 
-// Path of a golden folder or file: the project's own copy (tests/data/golden) or ../shared/golden; "" when neither has it.
+// Path of a golden folder or file: the project's own copy (tests/data/golden) or ../shared/golden;
+// "" when neither has it.
 std::string GoldenPath(const std::string& name);
 // Path under ../shared; "" when absent.
 std::string SharedPath(const std::string& name);
@@ -24,13 +26,14 @@ std::string SharedPath(const std::string& name);
 std::string DemoPath();
 
 struct ScoreOutput {
-  std::vector<std::vector<float>> logits;             // [T][vocab]
-  std::map<int, std::vector<float>> hidden;           // layer -> [T * hidden], single-request runs only
+  std::vector<std::vector<float>> logits;    // [T][vocab]
+  std::map<int, std::vector<float>> hidden;  // layer -> [T * hidden], single-request runs only
 };
 // Prompt logits of one request, alone.
 ScoreOutput Score(Engine* engine, const std::vector<int32_t>& tokens);
 // Greedy continuation of each prompt, all submitted together; ignores end tokens.
-std::vector<std::vector<int32_t>> Greedy(Engine* engine, const std::vector<std::vector<int32_t>>& prompts,
+std::vector<std::vector<int32_t>> Greedy(Engine* engine,
+                                         const std::vector<std::vector<int32_t>>& prompts,
                                          int64_t max_tokens);
 
 // An engine or a test failure (null).

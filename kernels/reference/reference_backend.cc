@@ -57,11 +57,11 @@ int64_t CacheRow(const TensorView& cache, const int32_t* block_table, int64_t po
 absl::StatusOr<Buffer> ReferenceBackend::Allocate(int64_t bytes) { return AllocateHost(bytes); }
 
 void ReferenceBackend::CopyFromHost(const void* host, void* device, int64_t bytes) {
-  std::memcpy(device, host, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(device, host, static_cast<size_t>(bytes));
 }
 
 void ReferenceBackend::CopyToHost(const void* device, void* host, int64_t bytes) {
-  std::memcpy(host, device, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(host, device, static_cast<size_t>(bytes));
 }
 
 void ReferenceBackend::EmbedTokens(const TensorView& table, const TensorView& token_ids,

@@ -2,7 +2,9 @@
 // are cut.
 #include <gtest/gtest.h>
 
-#include <set>
+#include <algorithm>
+#include <cctype>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/counting_backend.h"
@@ -220,7 +222,17 @@ std::vector<std::tuple<const char*, const char*>> ContractCases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, NumericContractTest, testing::ValuesIn(ContractCases()));
+std::string ContractName(const testing::TestParamInfo<std::tuple<const char*, const char*>>& info) {
+  const char* isa = std::get<1>(info.param);
+  std::string name = absl::StrCat(std::get<0>(info.param), "_", *isa != 0 ? isa : "best");
+  for (char& c : name) {
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  }
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, NumericContractTest, testing::ValuesIn(ContractCases()),
+                         ContractName);
 
 // A pool too small for all: sequences are preempted and recomputed, and nobody's logits change.
 TEST(NumericContract, PreemptionDoesNotShow) {

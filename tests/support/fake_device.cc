@@ -49,11 +49,11 @@ absl::Status FakeDevice::Wait(EventId event) {
 }
 
 void FakeDevice::CopyFromHost(const void* host, void* device, int64_t bytes) {
-  Enqueue([=] { std::memcpy(Real(device), host, static_cast<size_t>(bytes)); });
+  if (bytes > 0) Enqueue([=] { std::memcpy(Real(device), host, static_cast<size_t>(bytes)); });
 }
 
 void FakeDevice::CopyToHost(const void* device, void* host, int64_t bytes) {
-  Enqueue([=] { std::memcpy(host, Real(device), static_cast<size_t>(bytes)); });
+  if (bytes > 0) Enqueue([=] { std::memcpy(host, Real(device), static_cast<size_t>(bytes)); });
 }
 
 void FakeDevice::EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,

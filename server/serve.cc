@@ -114,13 +114,15 @@ void LogModel(const Engine& engine, const ServeOptions& options) {
                        "; try: thermocline-client --address localhost:", port, " chat \"Hello!\""));
 }
 
-// True when nothing runs or waits any more within the time; false after a second signal or too
-// long.
-bool DrainWithin(Engine* engine, const SignalWatch& signals, double seconds) {
+// True when nothing runs or waits any more and all output is delivered within the time; false after
+// a second signal or too long.
+bool DrainWithin(Engine* engine, const InferenceService& inference, const SignalWatch& signals,
+                 double seconds) {
   const double end = engine->Now() + seconds;
   do {
     const EngineLoad load = engine->Load();
-    if (load.num_running == 0 && load.num_waiting == 0) return true;
+    const bool idle = load.num_running == 0 && load.num_waiting == 0;
+    if (idle && inference.num_open_calls() == 0) return true;
     if (signals.Wait(50) != 0) return false;
   } while (engine->Now() < end);
   return false;
@@ -190,14 +192,14 @@ absl::Status Serve(ServeOptions options) {
   data->SetServing(kInferenceService, false);
   data->SetAllServing(false);
   engine->Drain();
-  const bool clean = DrainWithin(engine.get(), signals, options.drain_seconds);
+  const bool clean = DrainWithin(engine.get(), inference, signals, options.drain_seconds);
   if (!clean) LogWarning("requests still running are aborted");
   engine->Stop();
   engine_thread.join();
   engine->AbortAll(absl::UnavailableError("the server is stopping"));
-  // Slow readers get the rest of finished answers.
-  data->Shutdown(clean ? 10.0 : 2.0);
-  admin.Shutdown(2.0);
+  // What is left are health watches and reflection streams.
+  data->Shutdown(1.0);
+  admin.Shutdown(1.0);
   metrics.SetLoadSource(nullptr);
   LogInfo("stopped");
   return absl::OkStatus();

@@ -143,7 +143,11 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
     TokenTimer timer_;
   };
 
-  StreamCall() : shared_(std::make_shared<Shared>()) { shared_->reactor = this; }
+  explicit StreamCall(std::atomic<int>* open_calls)
+      : shared_(std::make_shared<Shared>()), open_calls_(open_calls) {
+    shared_->reactor = this;
+    ++*open_calls_;
+  }
 
   const std::shared_ptr<Shared>& shared() const { return shared_; }
 
@@ -161,6 +165,7 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
       shared_->reactor = nullptr;
     }
     shared_->link.Cancel();  // no-op when the request has ended
+    --*open_calls_;
     delete this;
   }
 
@@ -178,6 +183,7 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
   }
 
   std::shared_ptr<Shared> shared_;
+  std::atomic<int>* open_calls_;
 };
 
 // A unary call that collects the whole output.
@@ -226,7 +232,11 @@ class UnaryCall : public grpc::ServerUnaryReactor {
     Message* response_;  // gRPC's, valid while the reactor is there
   };
 
-  UnaryCall() : shared_(std::make_shared<Shared>()) { shared_->reactor = this; }
+  explicit UnaryCall(std::atomic<int>* open_calls)
+      : shared_(std::make_shared<Shared>()), open_calls_(open_calls) {
+    shared_->reactor = this;
+    ++*open_calls_;
+  }
   const std::shared_ptr<Shared>& shared() const { return shared_; }
 
   void OnCancel() override { shared_->link.Cancel(); }
@@ -235,11 +245,13 @@ class UnaryCall : public grpc::ServerUnaryReactor {
       std::lock_guard<std::mutex> lock(shared_->mutex);
       shared_->reactor = nullptr;
     }
+    --*open_calls_;
     delete this;
   }
 
  private:
   std::shared_ptr<Shared> shared_;
+  std::atomic<int>* open_calls_;
 };
 
 // Score: keeps the log-probability of each given token.
@@ -284,6 +296,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
  public:
   explicit Impl(Metrics* metrics) : metrics_(metrics), seeds_(std::random_device{}()) {}
 
+  int num_open_calls() const { return open_calls_.load(); }
+
   absl::Status SetEngine(Engine* engine) {
     absl::Status status;
     if (engine->tokenizer() != nullptr && !engine->tokenizer()->chat_template().empty()) {
@@ -321,7 +335,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
                                   const v1::ScoreRequest* request,
                                   v1::ScoreResponse* response) override {
-    auto* call = new UnaryCall<v1::ScoreResponse>();
+    auto* call = new UnaryCall<v1::ScoreResponse>(&open_calls_);
     absl::StatusOr<RequestContext> with = Context();
     absl::StatusOr<GenerateRequest> parsed = with.ok()
                                                  ? ToScoreRequest(*request, *with)
@@ -433,7 +447,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
 
   template <class Message, class Request>
   StreamCall<Message>* Stream(grpc::CallbackServerContext* context, const Request& request) {
-    auto* call = new StreamCall<Message>();
+    auto* call = new StreamCall<Message>(&open_calls_);
     absl::StatusOr<RequestContext> with = Context();
     absl::StatusOr<GenerateRequest> parsed = with.ok()
                                                  ? ToGenerateRequest(request, *with)
@@ -452,7 +466,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   template <class Message, class Request>
   UnaryCall<Message>* Unary(grpc::CallbackServerContext* context, const Request& request,
                             Message* response) {
-    auto* call = new UnaryCall<Message>();
+    auto* call = new UnaryCall<Message>(&open_calls_);
     absl::StatusOr<RequestContext> with = Context();
     absl::StatusOr<GenerateRequest> parsed = with.ok()
                                                  ? ToGenerateRequest(request, *with)
@@ -477,6 +491,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   }
 
   Metrics* metrics_;
+  std::atomic<int> open_calls_{0};
   std::unique_ptr<ChatTemplate> chat_template_;
   std::atomic<Engine*> engine_{nullptr};
   std::mutex seeds_mutex_;
@@ -486,6 +501,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
 InferenceService::InferenceService(Metrics* metrics) : impl_(std::make_unique<Impl>(metrics)) {}
 InferenceService::~InferenceService() = default;
 grpc::Service* InferenceService::service() { return impl_.get(); }
+int InferenceService::num_open_calls() const { return impl_->num_open_calls(); }
 absl::Status InferenceService::SetEngine(Engine* engine) { return impl_->SetEngine(engine); }
 
 }  // namespace thermocline

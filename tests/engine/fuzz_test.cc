@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "engine/engine.h"
@@ -140,6 +143,64 @@ TEST_F(HostileFileTest, TokenizerJsonFlippedAndTruncated) {
     const auto flipped = TokenizerFromFolder(folder_.string());
     if (flipped.ok()) (void)(*flipped)->Encode("ab a<s> \xF0\x9F\x98\x80", true);
   }
+}
+
+TEST_F(HostileFileTest, GgufVersions2And3AreReadAndOthersRefused) {
+  std::string bytes = ReadFile(GoldenPath("llama3-rope") + "/model-f32.gguf");
+  for (const char version : {1, 2, 3, 4}) {
+    bytes[4] = version;
+    Write("m.gguf", bytes);
+    EXPECT_EQ(Load((folder_ / "m.gguf").string()), version == 2 || version == 3)
+        << static_cast<int>(version);
+  }
+}
+
+// Writes the tensors of `header` that `keep` chooses, with their bytes, as a safetensors file.
+void WritePart(const fs::path& path, const nlohmann::json& header, absl::string_view data,
+               const std::function<bool(int)>& keep) {
+  nlohmann::json part;
+  std::string bytes;
+  int number = 0;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__" || !keep(number++)) continue;
+    const size_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
+    part[name] = entry;
+    part[name]["data_offsets"] = {bytes.size(), bytes.size() + end - begin};
+    bytes += std::string(data.substr(begin, end - begin));
+  }
+  const std::string text = part.dump();
+  const uint64_t length = text.size();
+  std::ofstream out(path, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(&length), 8);
+  out << text << bytes;
+}
+
+TEST_F(HostileFileTest, SafetensorsShardedByAnIndexAreTheSameModel) {
+  const std::string source = GoldenPath("llama3-rope");
+  const std::string whole = ReadFile(source + "/model.safetensors");
+  uint64_t length = 0;
+  std::memcpy(&length, whole.data(), 8);
+  const nlohmann::json header = nlohmann::json::parse(whole.substr(8, length));
+  const absl::string_view data = absl::string_view(whole).substr(8 + length);
+  fs::copy_file(source + "/config.json", folder_ / "config.json");
+  WritePart(folder_ / "a.safetensors", header, data, [](int n) { return n % 2 == 0; });
+  WritePart(folder_ / "b.safetensors", header, data, [](int n) { return n % 2 == 1; });
+  nlohmann::json index;
+  for (const auto& [name, entry] : header.items()) {
+    index["weight_map"][name] = name < "model.layers.1" ? "a.safetensors" : "b.safetensors";
+  }
+  Write("model.safetensors.index.json", index.dump());
+  const auto score = [](const std::string& path) {
+    EngineOptions options;
+    options.model_path = path;
+    return Score(MakeEngine(std::move(options)).get(), {1, 2, 3}).logits;
+  };
+  EXPECT_EQ(score(folder_.string()), score(source));
+  fs::remove(folder_ / "b.safetensors");
+  EXPECT_FALSE(Load(folder_.string()));
+  index["weight_map"]["x"] = "../outside.safetensors";
+  Write("model.safetensors.index.json", index.dump());
+  EXPECT_FALSE(Load(folder_.string()));
 }
 
 TEST(Checkpoint, NamesWhatIsWrong) {

@@ -43,18 +43,31 @@ void WorkerPool::Run(int64_t num_tasks, absl::FunctionRef<void(int64_t, int)> fn
   }
   job_ = {&fn, num_tasks};
   next_task_.store(0, std::memory_order_relaxed);
-  num_working_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);  // publishes the job
+  state_.store(kOpen, std::memory_order_release);  // publishes the job
+  epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   TakeTasks(0);
+  state_.fetch_and(~kOpen, std::memory_order_relaxed);
   // Acquire: what the workers wrote becomes visible here.
-  for (int spins = 0; num_working_.load(std::memory_order_acquire) != 0; ++spins) {
+  for (int spins = 0; state_.load(std::memory_order_acquire) != 0; ++spins) {
     if (spins < kSpinsBeforePark) {
       Pause();
     } else {
-      std::this_thread::yield();  // a worker was descheduled: let it have this core
+      std::this_thread::yield();  // a worker was descheduled inside: let it have this core
     }
   }
+}
+
+bool WorkerPool::Enter() {
+  uint32_t state = state_.load(std::memory_order_relaxed);
+  while ((state & kOpen) != 0) {
+    // Acquire: sees the job that the open region belongs to.
+    if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire,
+                                     std::memory_order_relaxed)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void WorkerPool::TakeTasks(int worker) {
@@ -79,8 +92,9 @@ void WorkerPool::WorkerLoop(int worker) {
     }
     seen = epoch;
     if (stop_.load(std::memory_order_relaxed)) return;
+    if (!Enter()) continue;
     TakeTasks(worker);
-    num_working_.fetch_sub(1, std::memory_order_release);
+    state_.fetch_sub(1, std::memory_order_release);
   }
 }
 

@@ -37,11 +37,19 @@ class WorkerPool {
 
   void WorkerLoop(int worker);
   void TakeTasks(int worker);
+  // Joins the open region, if there is one.
+  bool Enter();
 
-  Job job_;  // written by Run before epoch_, read by workers after it
+  // A region is open while kOpen is set; the low bits count the workers inside. A worker that is
+  // late, or was descheduled, finds the region closed and stays out: the caller waits only for
+  // those who took part.
+  static constexpr uint32_t kOpen = uint32_t{1} << 31;
+
+  Job job_;  // written by Run while nobody is inside, read inside
   std::atomic<int64_t> next_task_{0};
-  std::atomic<uint32_t> epoch_{0};   // one more for every region, and for the stop
-  std::atomic<int> num_working_{0};  // workers that have not finished the current region
+  std::atomic<uint32_t> state_{0};
+  std::atomic<uint32_t> epoch_{
+      0};  // one more for every region, and for the stop: what parked workers watch
   std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
 };

@@ -23,7 +23,8 @@ class InferenceService {
   // Calls before this answer UNAVAILABLE: loading. The engine outlives the service's calls. A chat
   // template that does not compile is reported; everything else still works.
   absl::Status SetEngine(Engine* engine);
-  // Generations and scorings that gRPC is not done with: output may still be on its way. Any thread.
+  // Generations and scorings that gRPC is not done with: output may still be on its way. Any
+  // thread.
   int num_open_calls() const;
 
  private:

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "engine/host_memory_info.h"
 #include "engine/sampler.h"
 
 namespace thermocline {
@@ -17,20 +17,6 @@ constexpr int kLoadThreads = 4;  // reads overlap with decoding; more does not h
 
 double SteadySeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// MemAvailable of /proc/meminfo in bytes, or 4 GiB when it cannot be read.
-int64_t AvailableMemoryBytes() {
-  int64_t kib = int64_t{4} << 20;
-  if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
-    char line[128];
-    while (std::fgets(line, sizeof(line), file) != nullptr) {
-      long long value = 0;
-      if (std::sscanf(line, "MemAvailable: %lld kB", &value) == 1) kib = value;
-    }
-    std::fclose(file);
-  }
-  return kib * 1024;
 }
 
 // Models whose matrices are all F32 are computed in f32 unless told otherwise.

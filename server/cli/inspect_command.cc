@@ -1,10 +1,12 @@
 // thermocline inspect: what a model file holds and what it needs, without loading it.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/host_memory_info.h"
 #include "engine/kv_cache.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
@@ -68,6 +70,20 @@ ordered_json Describe(const Checkpoint& checkpoint) {
                   {"kv_bytes_per_token_f16", KvCache::BytesPerToken(dims, DType::kF16)},
                   {"kv_bytes_full_context_f16",
                    KvCache::BytesPerToken(dims, DType::kF16) * dims.max_position_embeddings}};
+  // What would fit here and now: all weights and the rest for KV, or else a share of the experts.
+  const int64_t available = AvailableMemoryBytes(),
+                token_bytes = KvCache::BytesPerToken(dims, DType::kF16);
+  const int64_t rest = available - checkpoint.total_bytes();
+  out["fits"] = {{"memory_available_bytes", available},
+                 {"all_weights", rest > 0},
+                 {"kv_tokens_f16", std::max<int64_t>(0, rest) / token_bytes}};
+  if (rest <= 0 && expert_bytes > 0) {
+    const double share =
+        static_cast<double>(available - (checkpoint.total_bytes() - expert_bytes)) /
+        static_cast<double>(expert_bytes);
+    out["fits"]["host_experts"] =
+        static_cast<int64_t>(std::max(0.0, share) * static_cast<double>(dims.num_experts));
+  }
   return out;
 }
 
@@ -84,6 +100,15 @@ void PrintText(const ordered_json& d) {
         "in f16\n",
         mib(needs["weight_bytes"]), mib(needs["expert_bytes"]),
         mib(needs["kv_bytes_per_token_f16"]) * 1024.0);
+    const ordered_json& fits = d["fits"];
+    std::printf("here: %.1f MiB available, ", mib(fits["memory_available_bytes"]));
+    if (fits["all_weights"].get<bool>()) {
+      std::printf("all weights fit, with KV cache for %lld tokens\n",
+                  static_cast<long long>(fits["kv_tokens_f16"].get<int64_t>()));
+    } else {
+      std::printf("the weights do not fit; try --host-experts %lld\n",
+                  static_cast<long long>(fits.value("host_experts", int64_t{0})));
+    }
   } else {
     std::printf("not supported: %s\n", d["reason"].get<std::string>().c_str());
   }

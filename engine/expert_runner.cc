@@ -70,11 +70,15 @@ absl::Status ExpertRunner::RunTier(const Tier& tier, int layer,
                                    const TensorView& out) {
   if (active.empty()) return absl::OkStatus();
   TC_CHECK(tier.cache->capacity() > 0) << "experts sent to an empty tier";
+  if (tier.backend == dense_) return RunWaves(tier, layer, active, x, out);
+  Scratch* scratch = &tier == &device_ ? &device_scratch_ : &host_scratch_;
+  return RunRemote(tier, scratch, layer, active, x, out);
+}
+
+absl::Status ExpertRunner::RunWaves(const Tier& tier, int layer,
+                                    absl::Span<const Active* const> active, const TensorView& x,
+                                    const TensorView& out) const {
   const ExpertLayout& layout = layouts_[static_cast<size_t>(layer)];
-  if (tier.backend != dense_) {
-    Scratch* scratch = &tier == &device_ ? &device_scratch_ : &host_scratch_;
-    return RunRemote(tier, scratch, layer, active, x, out);
-  }
   for (size_t begin = 0; begin < active.size();) {
     std::vector<PinnedExpert> pins;
     std::vector<ExpertWork> work;
@@ -120,8 +124,7 @@ absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch, int lay
   const TensorView tier_x = on_tier(x), tier_out = on_tier(out);
   tier.backend->CopyFromHost(staged_x.data(), tier_x.data, x.bytes());
 
-  ExpertRunner local(tier.backend, tier, {}, layouts_);
-  absl::Status ran = local.RunTier(local.host_, layer, active, tier_x, tier_out);
+  absl::Status ran = RunWaves(tier, layer, active, tier_x, tier_out);
   if (ran.ok()) {
     tier.backend->CopyToHost(tier_out.data, staged_out.data(), out.bytes());
     ran = tier.backend->Synchronize();

@@ -56,6 +56,9 @@ class ExpertRunner {
 
   absl::Status RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active,
                        const TensorView& x, const TensorView& out);
+  // Computes in waves of pinned experts; x and out are in the memory of the tier's backend.
+  absl::Status RunWaves(const Tier& tier, int layer, absl::Span<const Active* const> active,
+                        const TensorView& x, const TensorView& out) const;
   // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come
   // back.
   absl::Status RunRemote(const Tier& tier, Scratch* scratch, int layer,

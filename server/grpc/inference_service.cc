@@ -433,33 +433,40 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
     shared->link.Submitted(*id);
   }
 
-  // The message that the first delta is added to.
+  // A generation that may be submitted, and the message that its first delta is added to.
   template <class Message>
-  Message FirstMessage(const GenerateRequest& request, const std::string& request_id,
-                       uint64_t number) {
-    Message message;
-    SetRole(&message);
-    message.set_request_id(!request_id.empty() ? request_id
-                                               : absl::StrCat("req-", absl::Hex(number)));
-    ToEffectiveParams(request, engine_.load()->max_context(), message.mutable_effective_params());
-    return message;
+  struct ParsedCall {
+    GenerateRequest request;
+    Message first;
+  };
+
+  template <class Message, class Request>
+  absl::StatusOr<ParsedCall<Message>> Parse(const Request& message) {
+    absl::StatusOr<RequestContext> with = Context();
+    if (!with.ok()) return with.status();
+    absl::StatusOr<GenerateRequest> request = ToGenerateRequest(message, *with);
+    if (!request.ok()) return request.status();
+    Message first;
+    SetRole(&first);
+    first.set_request_id(!message.request_id().empty()
+                             ? message.request_id()
+                             : absl::StrCat("req-", absl::Hex(with->fallback_seed)));
+    ToEffectiveParams(*request, with->engine->max_context(), first.mutable_effective_params());
+    return ParsedCall<Message>{*std::move(request), std::move(first)};
   }
 
   template <class Message, class Request>
   StreamCall<Message>* Stream(grpc::CallbackServerContext* context, const Request& request) {
     auto* call = new StreamCall<Message>(&open_calls_);
-    absl::StatusOr<RequestContext> with = Context();
-    absl::StatusOr<GenerateRequest> parsed = with.ok()
-                                                 ? ToGenerateRequest(request, *with)
-                                                 : absl::StatusOr<GenerateRequest>(with.status());
+    absl::StatusOr<ParsedCall<Message>> parsed = Parse<Message>(request);
     if (!parsed.ok()) {
       Refuse(context, parsed.status(), call);
       return call;
     }
     auto sink = std::make_unique<typename StreamCall<Message>::Sink>(
-        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed),
-        parsed->logprobs >= 0, metrics_, engine_.load());
-    Submit(context, *std::move(parsed), std::move(sink), call);
+        call->shared(), std::move(parsed->first), parsed->request.logprobs >= 0, metrics_,
+        engine_.load());
+    Submit(context, std::move(parsed->request), std::move(sink), call);
     return call;
   }
 
@@ -467,18 +474,15 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   UnaryCall<Message>* Unary(grpc::CallbackServerContext* context, const Request& request,
                             Message* response) {
     auto* call = new UnaryCall<Message>(&open_calls_);
-    absl::StatusOr<RequestContext> with = Context();
-    absl::StatusOr<GenerateRequest> parsed = with.ok()
-                                                 ? ToGenerateRequest(request, *with)
-                                                 : absl::StatusOr<GenerateRequest>(with.status());
+    absl::StatusOr<ParsedCall<Message>> parsed = Parse<Message>(request);
     if (!parsed.ok()) {
       Refuse(context, parsed.status(), call);
       return call;
     }
     auto sink = std::make_unique<typename UnaryCall<Message>::Sink>(
-        call->shared(), FirstMessage<Message>(*parsed, request.request_id(), with->fallback_seed),
-        parsed->logprobs >= 0, metrics_, engine_.load(), response);
-    Submit(context, *std::move(parsed), std::move(sink), call);
+        call->shared(), std::move(parsed->first), parsed->request.logprobs >= 0, metrics_,
+        engine_.load(), response);
+    Submit(context, std::move(parsed->request), std::move(sink), call);
     return call;
   }
 

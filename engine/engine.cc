@@ -53,7 +53,8 @@ absl::Status Engine::Initialize() {
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model_path);
   if (!checkpoint.ok()) return checkpoint.status();
   checkpoint_ = *std::move(checkpoint);
-  absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(*checkpoint_);
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      MakeModel(*checkpoint_, {.mla_form = options_.mla_form, .max_context = options_.max_context});
   if (!model.ok()) return model.status();
   model_ = *std::move(model);
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = TokenizerOf(*checkpoint_);
@@ -176,7 +177,9 @@ absl::Status Engine::CreateCaches() {
         "context = ", options_.max_context, " tokens, but the model allows 1 to ", model_context));
   }
   max_context_ = options_.max_context > 0 ? options_.max_context : model_context;
-  const int64_t token_bytes = KvCache::BytesPerToken(model_->dims(), kv_dtype_);
+  // A model without paged memory (none so far) would take nothing per token.
+  const int64_t token_bytes =
+      std::max<int64_t>(1, KvCache::BytesPerToken(model_->dims(), kv_dtype_));
   int64_t kv_tokens = options_.kv_tokens;
   if (kv_tokens <= 0) {
     const int64_t wanted = std::max<int64_t>(
@@ -193,8 +196,12 @@ absl::Status Engine::CreateCaches() {
   kv_pool_ = std::make_unique<KvBlockPool>(static_cast<int>(num_blocks), options_.block_size,
                                            options_.shuffle_kv_seed);
   max_context_ = std::min(max_context_, num_blocks * options_.block_size);
-  absl::StatusOr<std::unique_ptr<KvCache>> kv_cache = KvCache::Create(
-      dense_backend_, model_->dims(), kv_dtype_, static_cast<int>(num_blocks), options_.block_size);
+  absl::StatusOr<std::unique_ptr<KvCache>> kv_cache =
+      KvCache::Create(dense_backend_, model_->dims(),
+                      {.dtype = kv_dtype_,
+                       .num_blocks = static_cast<int>(num_blocks),
+                       .block_size = options_.block_size,
+                       .num_state_slots = options_.scheduler.max_num_seqs});
   if (!kv_cache.ok()) return kv_cache.status();
   kv_cache_ = *std::move(kv_cache);
   scratch_ = std::make_unique<Scratch>(dense_backend_);
@@ -205,7 +212,8 @@ absl::Status Engine::CreateCaches() {
 
 int64_t Engine::kv_bytes() const {
   return int64_t{kv_pool_->num_blocks()} * kv_pool_->block_size() *
-         KvCache::BytesPerToken(model_->dims(), kv_dtype_);
+             KvCache::BytesPerToken(model_->dims(), kv_dtype_) +
+         options_.scheduler.max_num_seqs * KvCache::BytesPerSequence(model_->dims());
 }
 
 absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,

@@ -32,6 +32,7 @@ struct EngineOptions {
   BackendOptions backend_options;
   std::optional<Activations> activations;  // unset: int8, or f32 for models stored as F32
   std::optional<DType> kv_dtype;           // unset: F16, or F32 for models stored as F32
+  MlaForm mla_form = MlaForm::kAbsorbed;   // of models with latent attention
   int64_t max_context = 0;                 // tokens of one sequence; 0: the model's own limit
   int64_t kv_tokens = 0;  // tokens of all sequences; 0: chosen from the memory that is free
   int block_size = 16;

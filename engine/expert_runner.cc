@@ -8,6 +8,10 @@ namespace thermocline {
 namespace {
 
 TensorView ViewOf(const ExpertLayout::Matrix& matrix, void* slot) {
+  if (matrix.rows == 0) return {};
+  if (matrix.cols == 1) {
+    return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, {matrix.rows});
+  }
   return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype,
                   {matrix.rows, matrix.cols});
 }
@@ -28,7 +32,7 @@ ExpertRunner::ExpertRunner(Backend* dense, Tier host, Tier device,
 }
 
 absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView& ids,
-                               const TensorView& out) {
+                               Activation activation, const TensorView& out) {
   // The only point of a step where the host waits for the dense backend: placement needs to know
   // the routing.
   std::vector<int32_t> chosen(static_cast<size_t>(ids.num_elems()));
@@ -40,6 +44,7 @@ absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView&
   std::vector<int32_t> tokens_per_expert(num_experts, 0);
   for (int32_t slot = 0; slot < static_cast<int32_t>(chosen.size()); ++slot) {
     const size_t e = static_cast<size_t>(chosen[static_cast<size_t>(slot)]);
+    if (e >= num_experts) continue;
     active[e].expert = static_cast<int32_t>(e);
     active[e].rows.push_back(slot / static_cast<int32_t>(ids.cols()));
     active[e].slots.push_back(slot);
@@ -61,24 +66,23 @@ absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView&
       (wanted == Placement::kDevice ? for_device : for_host).push_back(&active[e]);
     }
   }
-  if (absl::Status s = RunTier(device_, layer, for_device, x, out); !s.ok()) return s;
-  return RunTier(host_, layer, for_host, x, out);
+  const Job job = {layer, activation, x, out};
+  if (absl::Status s = RunTier(device_, for_device, job); !s.ok()) return s;
+  return RunTier(host_, for_host, job);
 }
 
-absl::Status ExpertRunner::RunTier(const Tier& tier, int layer,
-                                   absl::Span<const Active* const> active, const TensorView& x,
-                                   const TensorView& out) {
+absl::Status ExpertRunner::RunTier(const Tier& tier, absl::Span<const Active* const> active,
+                                   const Job& job) {
   if (active.empty()) return absl::OkStatus();
   TC_CHECK(tier.cache->capacity() > 0) << "experts sent to an empty tier";
-  if (tier.backend == dense_) return RunWaves(tier, layer, active, x, out);
+  if (tier.backend == dense_) return RunWaves(tier, active, job);
   Scratch* scratch = &tier == &device_ ? &device_scratch_ : &host_scratch_;
-  return RunRemote(tier, scratch, layer, active, x, out);
+  return RunRemote(tier, scratch, active, job);
 }
 
-absl::Status ExpertRunner::RunWaves(const Tier& tier, int layer,
-                                    absl::Span<const Active* const> active, const TensorView& x,
-                                    const TensorView& out) const {
-  const ExpertLayout& layout = layouts_[static_cast<size_t>(layer)];
+absl::Status ExpertRunner::RunWaves(const Tier& tier, absl::Span<const Active* const> active,
+                                    const Job& job) const {
+  const ExpertLayout& layout = layouts_[static_cast<size_t>(job.layer)];
   for (size_t begin = 0; begin < active.size();) {
     std::vector<PinnedExpert> pins;
     std::vector<ExpertWork> work;
@@ -86,7 +90,7 @@ absl::Status ExpertRunner::RunWaves(const Tier& tier, int layer,
     for (; end < active.size() && pins.size() < static_cast<size_t>(tier.cache->capacity());
          ++end) {
       const Active& expert = *active[end];
-      const ExpertId id = {layer, expert.expert};
+      const ExpertId id = {job.layer, expert.expert};
       PinnedExpert pin = tier.cache->Lookup(id);
       if (!pin) {
         absl::StatusOr<PinnedExpert> fetched = tier.cache->Insert(id);
@@ -96,11 +100,14 @@ absl::Status ExpertRunner::RunWaves(const Tier& tier, int layer,
       work.push_back({.gate = ViewOf(layout.gate, pin.data()),
                       .up = ViewOf(layout.up, pin.data()),
                       .down = ViewOf(layout.down, pin.data()),
+                      .gate_bias = ViewOf(layout.gate_bias, pin.data()),
+                      .up_bias = ViewOf(layout.up_bias, pin.data()),
+                      .down_bias = ViewOf(layout.down_bias, pin.data()),
                       .rows = expert.rows,
                       .slots = expert.slots});
       pins.push_back(std::move(pin));
     }
-    tier.backend->ExpertFfn(x, work, out);
+    tier.backend->ExpertFfn(job.x, work, job.activation, job.out);
     // The pins go before the next wave: the queue must be done with the slots.
     if (absl::Status s = tier.backend->Synchronize(); !s.ok()) return s;
     begin = end;
@@ -108,9 +115,9 @@ absl::Status ExpertRunner::RunWaves(const Tier& tier, int layer,
   return absl::OkStatus();
 }
 
-absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch, int layer,
-                                     absl::Span<const Active* const> active, const TensorView& x,
-                                     const TensorView& out) {
+absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch,
+                                     absl::Span<const Active* const> active, const Job& job) {
+  const TensorView &x = job.x, &out = job.out;
   const Scratch::Position mark = scratch->Mark();
   const auto on_tier = [&](const TensorView& view) {
     TensorView copy = view;
@@ -124,7 +131,7 @@ absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch, int lay
   const TensorView tier_x = on_tier(x), tier_out = on_tier(out);
   tier.backend->CopyFromHost(staged_x.data(), tier_x.data, x.bytes());
 
-  absl::Status ran = RunWaves(tier, layer, active, tier_x, tier_out);
+  absl::Status ran = RunWaves(tier, active, {job.layer, job.activation, tier_x, tier_out});
   if (ran.ok()) {
     tier.backend->CopyToHost(tier_out.data, staged_out.data(), out.bytes());
     ran = tier.backend->Synchronize();

@@ -13,7 +13,7 @@
 
 namespace thermocline {
 
-// How an expert's bytes are laid out in a slot: three matrices, each at a 64-byte boundary.
+// How an expert's bytes are laid out in a slot: its matrices, each at a 64-byte boundary.
 struct ExpertLayout {
   struct Matrix {
     DType dtype = DType::kF32;
@@ -22,6 +22,7 @@ struct ExpertLayout {
     int64_t offset = 0;
   };
   Matrix gate, up, down;
+  Matrix gate_bias, up_bias, down_bias;  // one f32 column each; rows == 0: none
   int64_t bytes = 0;
 };
 
@@ -40,7 +41,9 @@ class ExpertRunner {
   // i32 in the dense backend's memory, out [N * top_k, hidden] likewise. Every expert in use is
   // pinned while it runs; a layer that needs more experts than a tier has slots runs in waves.
   // Errors come from the disk or a device.
-  absl::Status Run(int layer, const TensorView& x, const TensorView& ids, const TensorView& out);
+  // Ids from num_experts on belong to nobody here: their rows of out are left alone.
+  absl::Status Run(int layer, const TensorView& x, const TensorView& ids, Activation activation,
+                   const TensorView& out);
 
   const Tier& host() const { return host_; }
   const Tier& device() const { return device_; }
@@ -54,16 +57,21 @@ class ExpertRunner {
     std::vector<int32_t> rows, slots;
   };
 
-  absl::Status RunTier(const Tier& tier, int layer, absl::Span<const Active* const> active,
-                       const TensorView& x, const TensorView& out);
+  // What the tiers compute with.
+  struct Job {
+    int layer = 0;
+    Activation activation = Activation::kSilu;
+    TensorView x, out;
+  };
+
+  absl::Status RunTier(const Tier& tier, absl::Span<const Active* const> active, const Job& job);
   // Computes in waves of pinned experts; x and out are in the memory of the tier's backend.
-  absl::Status RunWaves(const Tier& tier, int layer, absl::Span<const Active* const> active,
-                        const TensorView& x, const TensorView& out) const;
+  absl::Status RunWaves(const Tier& tier, absl::Span<const Active* const> active,
+                        const Job& job) const;
   // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come
   // back.
-  absl::Status RunRemote(const Tier& tier, Scratch* scratch, int layer,
-                         absl::Span<const Active* const> active, const TensorView& x,
-                         const TensorView& out);
+  absl::Status RunRemote(const Tier& tier, Scratch* scratch, absl::Span<const Active* const> active,
+                         const Job& job);
 
   Backend* dense_;
   Tier host_, device_;

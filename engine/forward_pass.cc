@@ -12,6 +12,16 @@ ForwardPass::ForwardPass(const Resources& resources, const Batch& batch)
   for (int32_t row : batch.logits_rows)
     logits_roles_.push_back(batch.roles[static_cast<size_t>(row)]);
   logits_rows_ = Upload(batch.logits_rows, {num_logits()});
+  state_slots_ = Upload(batch.state_slots, {batch.num_seqs()});
+  cu_seqlens_ = Upload(batch.cu_seqlens, {batch.num_seqs() + 1});
+}
+
+StateArgs ForwardPass::State(int mixer, int64_t first, int64_t count) const {
+  TensorView part = kv_cache().state(mixer);
+  TC_CHECK(first + count <= part.cols());
+  part.data = static_cast<char*>(part.data) + BytesOf(DType::kF32, first);
+  part.shape[1] = count;
+  return {part, state_slots_, cu_seqlens_, positions_};
 }
 
 TensorView ForwardPass::NewTensor(std::initializer_list<int64_t> shape, DType dtype) {

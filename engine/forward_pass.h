@@ -53,6 +53,9 @@ class ForwardPass {
   const TensorView& block_tables() const { return block_tables_; }  // [S, max_blocks]
   const TensorView& logits_rows() const { return logits_rows_; }    // [num logits]
 
+  // Elements [first, first + count) of a mixer's fixed-size state, with the batch's sequences.
+  StateArgs State(int mixer, int64_t first, int64_t count) const;
+
   // Scratch in device memory, contents undefined, valid until the enclosing ScratchScope or the
   // step ends.
   TensorView NewTensor(std::initializer_list<int64_t> shape, DType dtype = DType::kF32);
@@ -65,6 +68,7 @@ class ForwardPass {
   const Batch& batch_;
   std::vector<TokenRole> logits_roles_;
   TensorView token_ids_, positions_, seq_idx_, slot_mapping_, block_tables_, logits_rows_;
+  TensorView state_slots_, cu_seqlens_;
 };
 
 // Gives back the scratch taken since its construction.

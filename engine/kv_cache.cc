@@ -3,21 +3,47 @@
 namespace thermocline {
 
 int64_t KvCache::BytesPerToken(const ModelDims& dims, DType dtype) {
-  return 2 * dims.num_hidden_layers * BytesOf(dtype, dims.num_key_value_heads * dims.head_dim);
+  int64_t bytes = 0;
+  for (const MixerMemory& m : dims.mixers) {
+    bytes += m.num_kv_heads * BytesOf(dtype, m.key_dim + (m.latent ? 0 : m.value_dim));
+  }
+  return bytes;
+}
+
+int64_t KvCache::BytesPerSequence(const ModelDims& dims) {
+  int64_t bytes = 0;
+  for (const MixerMemory& m : dims.mixers) bytes += BytesOf(DType::kF32, m.state_elems);
+  return bytes;
 }
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Backend* backend, const ModelDims& dims,
-                                                         DType dtype, int num_blocks,
-                                                         int block_size) {
+                                                         const Options& options) {
   auto cache = std::make_unique<KvCache>();
-  for (int64_t l = 0; l < dims.num_hidden_layers; ++l) {
-    TensorView view =
-        MakeView(nullptr, dtype, {num_blocks, block_size, dims.num_key_value_heads, dims.head_dim});
-    absl::StatusOr<Buffer> memory = backend->Allocate(2 * view.bytes());
-    if (!memory.ok()) return memory.status();
-    Layer layer = {*std::move(memory), view, view};
-    layer.keys.data = layer.memory.data();
-    layer.values.data = static_cast<char*>(layer.memory.data()) + view.bytes();
+  for (const MixerMemory& m : dims.mixers) {
+    Layer layer;
+    if (m.num_kv_heads > 0) {
+      const auto view = [&](int64_t head_dim) {
+        return MakeView(nullptr, options.dtype,
+                        {options.num_blocks, options.block_size, m.num_kv_heads, head_dim});
+      };
+      layer.keys = view(m.key_dim);
+      layer.values = view(m.value_dim);
+      if (m.latent) layer.values.row_bytes = layer.keys.row_bytes;
+      const int64_t value_bytes = m.latent ? 0 : layer.values.bytes();
+      absl::StatusOr<Buffer> memory = backend->Allocate(layer.keys.bytes() + value_bytes);
+      if (!memory.ok()) return memory.status();
+      layer.memory = *std::move(memory);
+      layer.keys.data = layer.memory.data();
+      layer.values.data =
+          static_cast<char*>(layer.memory.data()) + (m.latent ? 0 : layer.keys.bytes());
+    }
+    if (m.state_elems > 0) {
+      layer.state = MakeView(nullptr, DType::kF32, {options.num_state_slots, m.state_elems});
+      absl::StatusOr<Buffer> memory = backend->Allocate(layer.state.bytes());
+      if (!memory.ok()) return memory.status();
+      layer.state_memory = *std::move(memory);
+      layer.state.data = layer.state_memory.data();
+    }
     cache->layers_.push_back(std::move(layer));
   }
   return cache;

@@ -1,4 +1,4 @@
-// KvCache: the memory behind the KV block pool, one pair of tensors a layer.
+// KvCache: the memory behind the KV block pool and the state slots, one entry a token mixer.
 #ifndef THERMOCLINE_ENGINE_KV_CACHE_H_
 #define THERMOCLINE_ENGINE_KV_CACHE_H_
 
@@ -13,21 +13,32 @@ namespace thermocline {
 
 class KvCache {
  public:
-  // dtype is F32, F16 or BF16. RESOURCE_EXHAUSTED without memory.
+  struct Options {
+    DType dtype = DType::kF16;  // of keys and values: F32, F16 or BF16
+    int num_blocks = 0;
+    int block_size = 0;
+    int num_state_slots = 0;  // sequences that hold state at once
+  };
+
+  // RESOURCE_EXHAUSTED without memory.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(Backend* backend, const ModelDims& dims,
-                                                         DType dtype, int num_blocks,
-                                                         int block_size);
+                                                         const Options& options);
   // Bytes that one token takes in all layers.
   static int64_t BytesPerToken(const ModelDims& dims, DType dtype);
+  // Bytes that one sequence takes whatever its length.
+  static int64_t BytesPerSequence(const ModelDims& dims);
 
-  // [num_blocks, block_size, num_kv_heads, head_dim]
-  const TensorView& keys(int layer) const { return layers_[static_cast<size_t>(layer)].keys; }
-  const TensorView& values(int layer) const { return layers_[static_cast<size_t>(layer)].values; }
+  // [num_blocks, block_size, num_kv_heads, key_dim]
+  const TensorView& keys(int mixer) const { return layers_[static_cast<size_t>(mixer)].keys; }
+  // [num_blocks, block_size, num_kv_heads, value_dim]; a part of keys() when latent.
+  const TensorView& values(int mixer) const { return layers_[static_cast<size_t>(mixer)].values; }
+  // [num_state_slots, state_elems] f32
+  const TensorView& state(int mixer) const { return layers_[static_cast<size_t>(mixer)].state; }
 
  private:
   struct Layer {
-    Buffer memory;
-    TensorView keys, values;
+    Buffer memory, state_memory;
+    TensorView keys, values, state;
   };
   std::vector<Layer> layers_;
 };

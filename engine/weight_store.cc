@@ -5,35 +5,12 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "kernels/check.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int64_t kSlotAlignment = 64;
-
-const std::string& NameIn(const Checkpoint& checkpoint, const TensorName& name) {
-  return checkpoint.kind() == Checkpoint::Kind::kGguf ? name.gguf : name.hf;
-}
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
-}
-
-absl::Status WrongShape(const TensorInfo& tensor, const std::vector<int64_t>& expected) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("tensor \"", tensor.name, "\" has shape ", ShapeText(tensor.shape),
-                   ", but the configuration needs ", ShapeText(expected)));
-}
-
-absl::Status CheckIsWeight(const TensorInfo& tensor) {
-  const WeightFormat& format = GetFormat(tensor.dtype);
-  if (format.decode != nullptr) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\" has type ",
-                                                 format.name, ", which is no weight format"));
-}
 
 }  // namespace
 
@@ -47,17 +24,11 @@ absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Create(const Checkpoin
 
 absl::Status WeightStore::Resolve() {
   for (const DenseTensor& declared : table_.dense) {
-    const std::string& name = NameIn(*checkpoint_, declared.name);
-    if (name.empty()) continue;  // the other format stores it so
-    const TensorInfo* tensor = checkpoint_->Find(name);
-    if (tensor == nullptr) {
-      if (declared.optional) continue;
-      return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", name, "\""));
-    }
-    if (tensor->shape != declared.shape) return WrongShape(*tensor, declared.shape);
-    if (absl::Status s = CheckIsWeight(*tensor); !s.ok()) return s;
-    loads_.push_back({&declared, tensor});
-    dense_bytes_ += tensor->bytes;
+    absl::StatusOr<const TensorInfo*> tensor = thermocline::Resolve(*checkpoint_, declared);
+    if (!tensor.ok()) return tensor.status();
+    if (*tensor == nullptr) continue;
+    loads_.push_back({&declared, *tensor});
+    dense_bytes_ += (*tensor)->bytes;
   }
   layouts_.resize(static_cast<size_t>(model_->dims().num_hidden_layers));
   slices_.resize(layouts_.size());
@@ -69,58 +40,40 @@ absl::Status WeightStore::Resolve() {
 
 absl::Status WeightStore::ResolveExperts(const ExpertLayer& layer) {
   ExpertLayout& layout = layouts_[static_cast<size_t>(layer.layer)];
+  const std::pair<const ExpertMatrix*, ExpertLayout::Matrix*> parts[kNumExpertParts] = {
+      {&layer.gate, &layout.gate},       {&layer.up, &layout.up},
+      {&layer.down, &layout.down},       {&layer.gate_bias, &layout.gate_bias},
+      {&layer.up_bias, &layout.up_bias}, {&layer.down_bias, &layout.down_bias}};
   for (int e = 0; e < table_.num_experts; ++e) {
     ExpertSlices slices;
     int64_t offset = 0;
-    const auto resolve = [&](const ExpertMatrix& matrix, Slice* slice,
-                             ExpertLayout::Matrix* place) {
-      absl::StatusOr<Slice> resolved = ResolveSlice(matrix, e);
-      if (!resolved.ok()) return resolved.status();
-      *slice = *resolved;
-      if (e > 0 && place->dtype != slice->tensor->dtype) {
+    for (int i = 0; i < kNumExpertParts; ++i) {
+      const auto& [matrix, place] = parts[i];
+      absl::StatusOr<ExpertSlice> slice =
+          thermocline::Resolve(*checkpoint_, *matrix, e, table_.num_experts);
+      if (!slice.ok()) return slice.status();
+      if (e > 0 && place->dtype != slice->dtype) {
         return absl::InvalidArgumentError(absl::StrCat(
-            "tensor \"", slice->tensor->name, "\" has type ", GetFormat(slice->tensor->dtype).name,
+            "tensor \"", slice->tensor->name, "\" has type ", GetFormat(slice->dtype).name,
             ", but expert 0 has ", GetFormat(place->dtype).name));
       }
-      *place = {slice->tensor->dtype, matrix.rows, matrix.cols, offset};
-      offset += (slice->bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
-      return absl::OkStatus();
-    };
-    if (absl::Status s = resolve(layer.gate, &slices.gate, &layout.gate); !s.ok()) return s;
-    if (absl::Status s = resolve(layer.up, &slices.up, &layout.up); !s.ok()) return s;
-    if (absl::Status s = resolve(layer.down, &slices.down, &layout.down); !s.ok()) return s;
+      *place = {slice->dtype, slice->rows, slice->cols, offset};
+      if (slice->tensor != nullptr) {
+        offset += (slice->bytes() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+      }
+      slices[static_cast<size_t>(i)] = *slice;
+    }
     layout.bytes = offset;
     slices_[static_cast<size_t>(layer.layer)].push_back(slices);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<WeightStore::Slice> WeightStore::ResolveSlice(const ExpertMatrix& matrix,
-                                                             int expert) const {
-  const bool gguf = checkpoint_->kind() == Checkpoint::Kind::kGguf;
-  const std::string name =
-      absl::StrReplaceAll(NameIn(*checkpoint_, matrix.name), {{"{e}", absl::StrCat(expert)}});
-  const TensorInfo* tensor = checkpoint_->Find(name);
-  if (tensor == nullptr)
-    return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", name, "\""));
-  const bool together = gguf || matrix.hf_fused_rows > 0;
-  const int64_t fused_rows = gguf ? matrix.rows : matrix.hf_fused_rows;
-  const std::vector<int64_t> expected =
-      together ? std::vector<int64_t>{table_.num_experts, fused_rows, matrix.cols}
-               : std::vector<int64_t>{matrix.rows, matrix.cols};
-  if (tensor->shape != expected) return WrongShape(*tensor, expected);
-  if (absl::Status s = CheckIsWeight(*tensor); !s.ok()) return s;
-  const int64_t row_bytes = BytesOf(tensor->dtype, matrix.cols);
-  Slice slice = {tensor, 0, matrix.rows * row_bytes};
-  if (together) slice.offset = (expert * fused_rows + (gguf ? 0 : matrix.hf_first_row)) * row_bytes;
-  return slice;
-}
-
 absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progress) {
   for (const DenseLoad& load : loads_) {
     const DenseTensor& declared = *load.declared;
     absl::StatusOr<TensorView> view =
-        Place(declared.as_f32 ? DType::kF32 : load.tensor->dtype, declared.shape);
+        Place(TypeOf(*checkpoint_, declared, *load.tensor), declared.shape);
     if (!view.ok()) return view.status();
     *declared.target = *view;
   }
@@ -145,50 +98,36 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
   work();
   for (std::thread& helper : helpers) helper.join();
   if (!error.ok()) return error;
-  return PlaceRopeInvFreq();
+  return PlaceConstants();
 }
 
 absl::Status WeightStore::LoadOne(const DenseLoad& load) {
   const TensorView& view = *load.declared->target;
-  const bool decode = view.dtype != load.tensor->dtype;
-  if (!decode && backend_->memory_kind() == MemoryKind::kHost) {
-    return checkpoint_->Read(*load.tensor, 0, load.tensor->bytes, view.data);
+  if (backend_->memory_kind() == MemoryKind::kHost) {
+    return thermocline::Read(*checkpoint_, *load.declared, *load.tensor, view.data);
   }
-  std::vector<uint8_t> raw(static_cast<size_t>(load.tensor->bytes));
-  if (absl::Status s = checkpoint_->Read(*load.tensor, 0, load.tensor->bytes, raw.data()); !s.ok())
-    return s;
-  if (!decode) return CopyIn(raw.data(), view);
-  const WeightFormat& format = GetFormat(load.tensor->dtype);
-  std::vector<float> values(static_cast<size_t>(view.num_elems()));
-  format.decode(raw.data(), view.num_elems() / format.block_elems, values.data());
-  return CopyIn(values.data(), view);
+  std::vector<uint8_t> host(static_cast<size_t>(view.bytes()));
+  absl::Status read = thermocline::Read(*checkpoint_, *load.declared, *load.tensor, host.data());
+  if (!read.ok()) return read;
+  return CopyIn(host.data(), view);
 }
 
-absl::Status WeightStore::PlaceRopeInvFreq() {
-  std::vector<float> factors;
-  const TensorInfo* tensor =
-      checkpoint_->Find("rope_freqs.weight");  // GGUF: llama3's scaling as divisors
-  if (tensor != nullptr) {
-    const size_t expected = model_->RopeInvFreq({}).size();
-    if (tensor->dtype != DType::kF32 || tensor->num_elems() != static_cast<int64_t>(expected)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tensor \"rope_freqs.weight\" should hold ", expected, " F32"));
-    }
-    factors.resize(expected);
-    if (absl::Status s = checkpoint_->Read(*tensor, 0, tensor->bytes, factors.data()); !s.ok())
-      return s;
+absl::Status WeightStore::PlaceConstants() {
+  for (const ConstantTensor& constant : table_.constants) {
+    absl::StatusOr<TensorView> view =
+        Place(DType::kF32, {static_cast<int64_t>(constant.values.size())});
+    if (!view.ok()) return view.status();
+    *constant.target = *view;
+    if (absl::Status s = CopyIn(constant.values.data(), *view); !s.ok()) return s;
   }
-  const std::vector<float> inv_freq = model_->RopeInvFreq(factors);
-  if (inv_freq.empty()) return absl::OkStatus();
-  absl::StatusOr<TensorView> view = Place(DType::kF32, {static_cast<int64_t>(inv_freq.size())});
-  if (!view.ok()) return view.status();
-  *model_->mutable_rope_inv_freq() = *view;
-  return CopyIn(inv_freq.data(), *view);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int64_t>& shape) {
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
   TensorView view = shape.size() == 1 ? MakeView(nullptr, dtype, {shape[0]})
-                                      : MakeView(nullptr, dtype, {shape[0], shape[1]});
+                                      : MakeView(nullptr, dtype, {rows, shape.back()});
   absl::StatusOr<Buffer> memory = backend_->Allocate(view.bytes());
   if (!memory.ok()) return memory.status();
   view.data = memory->data();
@@ -212,12 +151,13 @@ absl::Status WeightStore::Read(ExpertId id, char* destination, int64_t bytes) {
   TC_CHECK(bytes == layout.bytes);
   const ExpertSlices& slices =
       slices_[static_cast<size_t>(id.layer)][static_cast<size_t>(id.expert)];
-  const std::pair<const Slice*, int64_t> parts[] = {{&slices.gate, layout.gate.offset},
-                                                    {&slices.up, layout.up.offset},
-                                                    {&slices.down, layout.down.offset}};
-  for (const auto& [slice, offset] : parts) {
-    absl::Status read =
-        checkpoint_->Read(*slice->tensor, slice->offset, slice->bytes, destination + offset);
+  const ExpertLayout::Matrix* places[kNumExpertParts] = {&layout.gate,    &layout.up,
+                                                         &layout.down,    &layout.gate_bias,
+                                                         &layout.up_bias, &layout.down_bias};
+  for (int i = 0; i < kNumExpertParts; ++i) {
+    const ExpertSlice& slice = slices[static_cast<size_t>(i)];
+    if (slice.tensor == nullptr) continue;
+    absl::Status read = thermocline::Read(*checkpoint_, slice, destination + places[i]->offset);
     if (!read.ok()) return read;
   }
   return absl::OkStatus();

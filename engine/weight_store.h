@@ -2,6 +2,7 @@
 #ifndef THERMOCLINE_ENGINE_WEIGHT_STORE_H_
 #define THERMOCLINE_ENGINE_WEIGHT_STORE_H_
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "engine/expert_runner.h"
 #include "engine/formats/checkpoint.h"
 #include "engine/models/model.h"
+#include "engine/tensor_reader.h"
 #include "kernels/backend.h"
 
 namespace thermocline {
@@ -40,15 +42,9 @@ class WeightStore : public ExpertSource {
   absl::Status Read(ExpertId id, char* destination, int64_t bytes) override;
 
  private:
-  // One matrix of one expert in the checkpoint.
-  struct Slice {
-    const TensorInfo* tensor = nullptr;
-    int64_t offset = 0;
-    int64_t bytes = 0;
-  };
-  struct ExpertSlices {
-    Slice gate, up, down;
-  };
+  // Gate, up, down and their biases, in the order of ExpertLayout.
+  static constexpr int kNumExpertParts = 6;
+  using ExpertSlices = std::array<ExpertSlice, kNumExpertParts>;
   struct DenseLoad {
     const DenseTensor* declared = nullptr;
     const TensorInfo* tensor = nullptr;
@@ -59,9 +55,8 @@ class WeightStore : public ExpertSource {
 
   absl::Status Resolve();
   absl::Status ResolveExperts(const ExpertLayer& layer);
-  absl::StatusOr<Slice> ResolveSlice(const ExpertMatrix& matrix, int expert) const;
   absl::Status LoadOne(const DenseLoad& load);
-  absl::Status PlaceRopeInvFreq();
+  absl::Status PlaceConstants();
   // Allocates [shape] on the backend and remembers the memory.
   absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape);
   absl::Status CopyIn(const void* host, const TensorView& view);

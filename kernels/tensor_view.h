@@ -59,12 +59,13 @@ inline TensorView Reshape(const TensorView& view, std::initializer_list<int64_t>
   return reshaped;
 }
 
-// The first `rows` rows of a rank-2 view.
-inline TensorView FirstRows(const TensorView& view, int64_t rows) {
-  TC_CHECK(view.rank == 2 && rows <= view.shape[0]);
-  TensorView head = view;
-  head.shape[0] = rows;
-  return head;
+// Rows [first, first + count) of a rank-2 view.
+inline TensorView RowsOf(const TensorView& view, int64_t first, int64_t count) {
+  TC_CHECK(view.rank == 2 && first >= 0 && first + count <= view.shape[0]);
+  TensorView part = view;
+  part.data = view.Row<void>(first);
+  part.shape[0] = count;
+  return part;
 }
 
 }  // namespace thermocline

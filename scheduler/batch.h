@@ -25,6 +25,7 @@ struct Batch {
   std::vector<int32_t> cu_seqlens;    // [S + 1]: its tokens are [cu_seqlens[s], cu_seqlens[s + 1])
   std::vector<int32_t> block_tables;  // [S, max_blocks], padded with 0
   int32_t max_blocks = 0;
+  std::vector<int32_t> state_slots;  // [S]: where its fixed-size state lies
 
   // Rows of the N tokens whose logits are wanted, ascending.
   std::vector<int32_t> logits_rows;

@@ -6,6 +6,13 @@
 
 namespace thermocline {
 
+Scheduler::Scheduler(const SchedulerOptions& options, KvBlockPool* pool)
+    : options_(options), pool_(pool) {
+  for (int32_t slot = options.max_num_seqs - 1; slot >= 0; --slot) {
+    free_state_slots_.push_back(slot);
+  }
+}
+
 void Scheduler::Add(Sequence sequence) {
   TC_CHECK(!sequence.tokens.empty() && sequence.num_prompt >= 1);
   waiting_.push_back(std::make_unique<Sequence>(std::move(sequence)));
@@ -40,6 +47,8 @@ Batch Scheduler::Schedule() {
     }
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
+    next->state_slot = free_state_slots_.back();
+    free_state_slots_.pop_back();
     if (!MakeRoom(next, std::min(next->num_pending(), budget))) break;
     choose(next);
   }
@@ -66,10 +75,16 @@ bool Scheduler::MakeRoom(Sequence* sequence, int64_t count) {
 void Scheduler::PreemptLast() {
   SequencePtr last = std::move(running_.back());
   running_.pop_back();
-  pool_->Release(&last->block_table);
+  GiveBack(last.get());
   last->num_computed = 0;
   waiting_.push_front(std::move(last));
   ++num_preemptions_;
+}
+
+void Scheduler::GiveBack(Sequence* sequence) {
+  pool_->Release(&sequence->block_table);
+  free_state_slots_.push_back(sequence->state_slot);
+  sequence->state_slot = -1;
 }
 
 void Scheduler::AddToBatch(const Sequence& sequence, int64_t count, Batch* batch) const {
@@ -90,6 +105,7 @@ void Scheduler::AddToBatch(const Sequence& sequence, int64_t count, Batch* batch
     batch->roles.push_back(prompt ? TokenRole::kPrompt : TokenRole::kGenerated);
   }
   batch->seq_ids.push_back(sequence.id);
+  batch->state_slots.push_back(sequence.state_slot);
   batch->cu_seqlens.push_back(batch->num_tokens());
   batch->block_tables.insert(batch->block_tables.end(), sequence.block_table.begin(),
                              sequence.block_table.end());
@@ -114,7 +130,7 @@ void Scheduler::Append(SequenceId id, int32_t token) {
 void Scheduler::Finish(SequenceId id) {
   const auto is_it = [id](const SequencePtr& sequence) { return sequence->id == id; };
   for (const SequencePtr& sequence : running_) {
-    if (is_it(sequence)) pool_->Release(&sequence->block_table);
+    if (is_it(sequence)) GiveBack(sequence.get());
   }
   std::erase_if(running_, is_it);
   std::erase_if(waiting_, is_it);

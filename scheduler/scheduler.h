@@ -28,7 +28,7 @@ struct SchedulerOptions {
 class Scheduler {
  public:
   // The pool outlives the scheduler.
-  Scheduler(const SchedulerOptions& options, KvBlockPool* pool) : options_(options), pool_(pool) {}
+  Scheduler(const SchedulerOptions& options, KvBlockPool* pool);
 
   // The sequence must fit the pool when it is alone: BlocksFor(final length) <= num_blocks.
   void Add(Sequence sequence);
@@ -55,12 +55,15 @@ class Scheduler {
   // sequence itself had to give way.
   bool MakeRoom(Sequence* sequence, int64_t count);
   void PreemptLast();
+  // Blocks and state slot of a sequence that stops running.
+  void GiveBack(Sequence* sequence);
   void AddToBatch(const Sequence& sequence, int64_t count, Batch* batch) const;
 
   SchedulerOptions options_;
   KvBlockPool* pool_;
   std::vector<SequencePtr> running_;  // in order of arrival
   std::deque<SequencePtr> waiting_;
+  std::vector<int32_t> free_state_slots_;  // of max_num_seqs; each running sequence holds one
   int64_t num_preemptions_ = 0;
 };
 

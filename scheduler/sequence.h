@@ -19,6 +19,7 @@ struct Sequence {
   int64_t num_computed = 0;        // tokens whose KV is stored
   bool all_prompt_logits = false;  // logits of every prompt token, not only of the last (scoring)
   BlockTable block_table;
+  int32_t state_slot = -1;  // of the fixed-size state; -1: not running
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_pending() const { return num_tokens() - num_computed; }

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/formats/gguf.h"
+#include "engine/formats/packed_storage.h"
 #include "engine/formats/safetensors.h"
 #include "kernels/quant/registry.h"
 
@@ -77,7 +78,15 @@ absl::Status Checkpoint::Read(const TensorInfo& tensor, int64_t offset, int64_t 
   if (offset < 0 || bytes < 0 || offset > tensor.bytes || bytes > tensor.bytes - offset) {
     return absl::InternalError(absl::StrCat("read outside tensor ", tensor.name));
   }
-  return ReadFile(tensor.file_idx, tensor.offset + offset, bytes, destination);
+  switch (tensor.storage) {
+    case Storage::kPlain:
+      return ReadFile(tensor.file_idx, tensor.offset + offset, bytes, destination);
+    case Storage::kMxfp4Pair:
+      return ReadMxfp4Pair(*this, tensor, offset, bytes, static_cast<uint8_t*>(destination));
+    case Storage::kFp8Blocks:
+      return ReadFp8Blocks(*this, tensor, offset, bytes, static_cast<uint16_t*>(destination));
+  }
+  return absl::InternalError("unknown storage");
 }
 
 absl::StatusOr<std::pair<int, int64_t>> Checkpoint::AddFile(const std::string& file) {
@@ -149,7 +158,8 @@ absl::Status Checkpoint::AddTensor(TensorInfo tensor, int64_t file_bytes) {
   absl::StatusOr<int64_t> bytes = CheckedTensorBytes(tensor.dtype, tensor.shape);
   if (!bytes.ok()) return fail(bytes.status().message());
   tensor.bytes = *bytes;
-  if (tensor.offset < 0 || tensor.offset > file_bytes || *bytes > file_bytes - tensor.offset) {
+  if (tensor.storage == Storage::kPlain &&
+      (tensor.offset < 0 || tensor.offset > file_bytes || *bytes > file_bytes - tensor.offset)) {
     return fail("bytes ", tensor.offset, " to ", tensor.offset, " + ", *bytes,
                 " lie outside the file of ", file_bytes, " bytes");
   }

@@ -21,15 +21,27 @@ inline constexpr int64_t kMaxTensors = 1 << 20;
 inline constexpr int64_t kMaxMetadataBytes = int64_t{1} << 30;
 inline constexpr int kMaxTensorRank = 4;
 
-// Where a tensor's bytes lie. Checked at open: offset + bytes is inside the file, bytes follows
-// from dtype and shape.
+// How a tensor's bytes are found in the file.
+enum class Storage : uint8_t {
+  kPlain,      // as they are
+  kMxfp4Pair,  // codes and scales in two tensors, as gpt-oss publishes them; read as MXFP4
+  kFp8Blocks,  // F8_E4M3 with a scale for each block, as DeepSeek-V3 publishes them; read as BF16
+};
+
+// Where a tensor's bytes lie. Checked at open: they are inside the file, and `bytes` follows from
+// dtype and shape.
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;  // row-major, outermost first
   int file_idx = 0;
   int64_t offset = 0;
-  int64_t bytes = 0;
+  int64_t bytes = 0;  // as read
+  Storage storage = Storage::kPlain;
+  // Of the scales, when the storage has them.
+  int scales_file_idx = 0;
+  int64_t scales_offset = 0;
+  int64_t scale_block_rows = 0, scale_block_cols = 0;  // kFp8Blocks: weights that share a scale
 
   int64_t num_elems() const;
 };
@@ -65,14 +77,16 @@ class Checkpoint {
   int64_t total_bytes() const;
   const std::vector<std::string>& files() const { return files_; }
 
-  // Reads bytes [offset, offset + bytes) of a tensor. Any thread. I/O errors name the file.
+  // Reads bytes [offset, offset + bytes) of a tensor, whole blocks of its type. Any thread. I/O
+  // errors name the file.
   absl::Status Read(const TensorInfo& tensor, int64_t offset, int64_t bytes,
                     void* destination) const;
 
   // For the format readers. AddFile returns the file's index and size.
   absl::StatusOr<std::pair<int, int64_t>> AddFile(const std::string& file);
   absl::Status ReadFile(int file_idx, int64_t offset, int64_t bytes, void* destination) const;
-  // Checks shape, type, bounds and uniqueness.
+  // Checks shape, type, bounds and uniqueness. For other storage than plain the reader has checked
+  // the bounds.
   absl::Status AddTensor(TensorInfo tensor, int64_t file_bytes);
   Metadata* mutable_metadata() { return &metadata_; }
   nlohmann::json* mutable_config() { return config_.get(); }

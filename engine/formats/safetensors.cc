@@ -2,11 +2,13 @@
 
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/formats/json.h"
 
 namespace thermocline {
@@ -85,7 +87,26 @@ absl::StatusOr<Entry> ParseEntry(const std::string& name, const json& value) {
   return entry;
 }
 
-absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint) {
+// Tensors that make sense only with another one.
+struct Parts {
+  struct Part {
+    Entry entry;
+    int file_idx = 0;
+    int64_t offset = 0;
+  };
+  std::map<std::string, Part> bytes;  // U8 and F8_E4M3
+};
+
+absl::StatusOr<DType> FloatType(const std::string& name, const std::string& dtype) {
+  if (dtype == "F32") return DType::kF32;
+  if (dtype == "F16") return DType::kF16;
+  if (dtype == "BF16") return DType::kBF16;
+  return absl::UnimplementedError(absl::StrCat(
+      "tensor \"", name, "\" has dtype ", dtype,
+      "; supported are F32, F16, BF16, F8_E4M3 with scales, and MXFP4 as U8 blocks and scales"));
+}
+
+absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint, Parts* parts) {
   absl::StatusOr<std::pair<int, int64_t>> file = checkpoint->AddFile(path);
   if (!file.ok()) return file.status();
   absl::StatusOr<Header> header = ReadHeader(*checkpoint, file->first, file->second);
@@ -93,29 +114,114 @@ absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint) {
   for (const auto& [name, value] : header->tensors.items()) {
     absl::StatusOr<Entry> entry = ParseEntry(name, value);
     if (!entry.ok()) return entry.status();
+    const int64_t offset = header->data_begin + entry->begin, size = entry->end - entry->begin;
+    if (entry->dtype == "U8" || entry->dtype == "F8_E4M3") {
+      int64_t elems = 1;
+      for (int64_t dim : entry->shape) {
+        if (__builtin_mul_overflow(elems, dim, &elems)) elems = -1;
+      }
+      if (elems != size || offset > file->second || size > file->second - offset) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("tensor \"", name, "\": data_offsets do not fit the shape or the file"));
+      }
+      parts->bytes[name] = {*std::move(entry), file->first, offset};
+      continue;
+    }
+    absl::StatusOr<DType> dtype = FloatType(name, entry->dtype);
+    if (!dtype.ok()) return dtype.status();
     TensorInfo tensor;
     tensor.name = name;
+    tensor.dtype = *dtype;
     tensor.shape = entry->shape.empty() ? std::vector<int64_t>{1} : entry->shape;
     tensor.file_idx = file->first;
-    tensor.offset = header->data_begin + entry->begin;
-    if (entry->dtype == "F32") {
-      tensor.dtype = DType::kF32;
-    } else if (entry->dtype == "F16") {
-      tensor.dtype = DType::kF16;
-    } else if (entry->dtype == "BF16") {
-      tensor.dtype = DType::kBF16;
-    } else {
-      return absl::UnimplementedError(absl::StrCat("tensor \"", name, "\" has dtype ", entry->dtype,
-                                                   "; supported are F32, F16, BF16"));
-    }
+    tensor.offset = offset;
     absl::StatusOr<int64_t> bytes =
         CheckedTensorBytes(tensor.dtype, tensor.shape);  // AddTensor reports its error
-    if (bytes.ok() && *bytes != entry->end - entry->begin) {
+    if (bytes.ok() && *bytes != size) {
       return absl::InvalidArgumentError(absl::StrCat("tensor \"", name, "\": data_offsets cover ",
-                                                     entry->end - entry->begin,
-                                                     " bytes, but the shape needs ", *bytes));
+                                                     size, " bytes, but the shape needs ", *bytes));
     }
     if (absl::Status s = checkpoint->AddTensor(std::move(tensor), file->second); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+// "x_blocks" [.., rows, blocks, 16] and "x_scales" [.., rows, blocks] become the MXFP4 tensor "x"
+// [.., rows, 32 * blocks].
+absl::Status AddMxfp4Pair(const std::string& name, const Parts& parts, Checkpoint* checkpoint) {
+  const std::string base(absl::StripSuffix(name, "_blocks"));
+  const Parts::Part& blocks = parts.bytes.at(name);
+  const auto scales = parts.bytes.find(base + "_scales");
+  std::vector<int64_t> shape = blocks.entry.shape;
+  const bool fits = shape.size() >= 2 && shape.back() == 16;
+  if (fits) shape.pop_back();
+  if (!fits || scales == parts.bytes.end() || scales->second.entry.shape != shape) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", name, "\" is no MXFP4: its last dimension should be 16, and \"",
+                     base, "_scales\" should have its shape without it"));
+  }
+  TensorInfo tensor;
+  tensor.name = base;
+  tensor.dtype = DType::kMXFP4;
+  tensor.shape = shape;
+  tensor.shape.back() *= 32;
+  tensor.storage = Storage::kMxfp4Pair;
+  tensor.file_idx = blocks.file_idx;
+  tensor.offset = blocks.offset;
+  tensor.scales_file_idx = scales->second.file_idx;
+  tensor.scales_offset = scales->second.offset;
+  return checkpoint->AddTensor(std::move(tensor), 0);
+}
+
+// "x" [rows, cols] of F8_E4M3 and "x_scale_inv" with an F32 for each block of
+// quantization_config.weight_block_size become the BF16 tensor "x".
+absl::Status AddFp8(const std::string& name, const Parts& parts, Checkpoint* checkpoint) {
+  const Parts::Part& codes = parts.bytes.at(name);
+  const TensorInfo* scales = checkpoint->Find(name + "_scale_inv");
+  int64_t block[2] = {128, 128};
+  const json::json_pointer where("/quantization_config/weight_block_size");
+  if (checkpoint->config().contains(where)) {
+    const json& given = checkpoint->config().at(where);
+    for (size_t i = 0; i < 2; ++i) {
+      const bool fits = given.is_array() && given.size() == 2 && given[i].is_number_unsigned() &&
+                        given[i].get<uint64_t>() >= 1 && given[i].get<uint64_t>() <= (1u << 20);
+      if (!fits) return absl::InvalidArgumentError("weight_block_size is not two whole numbers");
+      block[i] = given[i].get<int64_t>();
+    }
+  }
+  const std::vector<int64_t>& shape = codes.entry.shape;
+  const auto blocks = [&](size_t i) { return (shape[i] + block[i] - 1) / block[i]; };
+  if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || scales == nullptr ||
+      scales->dtype != DType::kF32 || scales->shape != std::vector<int64_t>{blocks(0), blocks(1)}) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensor \"", name, "\" of F8_E4M3 needs \"", name,
+        "_scale_inv\" of F32 with an entry for each block of ", block[0], " x ", block[1]));
+  }
+  TensorInfo tensor;
+  tensor.name = name;
+  tensor.dtype = DType::kBF16;
+  tensor.shape = shape;
+  tensor.storage = Storage::kFp8Blocks;
+  tensor.file_idx = codes.file_idx;
+  tensor.offset = codes.offset;
+  tensor.scales_file_idx = scales->file_idx;
+  tensor.scales_offset = scales->offset;
+  tensor.scale_block_rows = block[0];
+  tensor.scale_block_cols = block[1];
+  return checkpoint->AddTensor(std::move(tensor), 0);
+}
+
+absl::Status JoinParts(const Parts& parts, Checkpoint* checkpoint) {
+  for (const auto& [name, part] : parts.bytes) {
+    absl::Status added;
+    if (part.entry.dtype == "F8_E4M3") {
+      added = AddFp8(name, parts, checkpoint);
+    } else if (absl::EndsWith(name, "_blocks")) {
+      added = AddMxfp4Pair(name, parts, checkpoint);
+    } else if (!absl::EndsWith(name, "_scales")) {
+      added = FloatType(name, part.entry.dtype).status();
+    }
+    if (!added.ok()) return added;
   }
   return absl::OkStatus();
 }
@@ -162,9 +268,12 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensorsFolder(const std::str
     if (!indexed.ok()) return indexed.status();
     files = *std::move(indexed);
   }
+  Parts parts;
   for (const std::string& file : files) {
-    if (absl::Status s = AddSafetensors(folder + "/" + file, checkpoint.get()); !s.ok()) return s;
+    absl::Status added = AddSafetensors(folder + "/" + file, checkpoint.get(), &parts);
+    if (!added.ok()) return added;
   }
+  if (absl::Status s = JoinParts(parts, checkpoint.get()); !s.ok()) return s;
   return checkpoint;
 }
 

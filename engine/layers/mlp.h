@@ -2,20 +2,34 @@
 #ifndef THERMOCLINE_ENGINE_LAYERS_MLP_H_
 #define THERMOCLINE_ENGINE_LAYERS_MLP_H_
 
+#include <string>
+
 #include "engine/forward_pass.h"
+#include "engine/models/tensor_table.h"
 
 namespace thermocline {
 
-// Either gate and up, or both in one matrix, gate first.
-struct MlpWeights {
-  TensorView gate;     // [width, hidden]
-  TensorView up;       // [width, hidden]
-  TensorView gate_up;  // [2 * width, hidden]
-  TensorView down;     // [hidden, width]
+// Names of the three matrices without ".weight", under a layer's prefix. One Hugging Face matrix
+// may hold gate and up, gate first: then gate and up name it both.
+struct MlpNames {
+  TensorName gate = {"mlp.gate_proj", "ffn_gate"};
+  TensorName up = {"mlp.up_proj", "ffn_up"};
+  TensorName down = {"mlp.down_proj", "ffn_down"};
 };
 
-// x [N, hidden] -> [N, hidden], in the pass's scratch. Shazeer 2020 (SwiGLU), eq. 6.
-TensorView Mlp(ForwardPass* pass, const MlpWeights& weights, const TensorView& x);
+// Shazeer 2020 (SwiGLU), eq. 6.
+class Mlp {
+ public:
+  void DeclareTensors(const LayerPrefix& prefix, const MlpNames& names, int64_t hidden_size,
+                      int64_t width, TensorTable* table);
+  // x [N, hidden] -> [N, hidden], in the pass's scratch.
+  TensorView Forward(ForwardPass* pass, const TensorView& x) const;
+
+ private:
+  TensorView gate_, up_;                        // [width, hidden]
+  TensorView down_;                             // [hidden, width]
+  TensorView gate_bias_, up_bias_, down_bias_;  // may be empty
+};
 
 }  // namespace thermocline
 

@@ -2,20 +2,69 @@
 
 namespace thermocline {
 
-absl::Status AddExperts(ForwardPass* pass, int layer, const MoeConfig& config,
-                        const TensorView& router, const TensorView& x, float scale,
-                        const TensorView& acc) {
+void Moe::DeclareTensors(const MoeConfig& config, int layer, const LayerPrefix& prefix,
+                         TensorTable* table) {
+  const MoeNames& names = config.names;
+  const int64_t hidden = config.hidden_size, width = config.intermediate_size;
+  const int64_t num_choices = config.num_experts + config.num_identity_experts;
+  table->num_experts = static_cast<int>(config.num_experts);
+  table->Matrix({prefix.hf + names.router + ".weight", prefix.gguf + "ffn_gate_inp.weight"},
+                num_choices, hidden, &router_);
+  table->Vector({prefix.hf + names.router + ".bias", prefix.gguf + "ffn_gate_inp.bias"},
+                num_choices, &router_bias_, /*optional=*/true);
+  if (!names.choice_bias.empty()) {
+    table->Vector({prefix.hf + names.choice_bias, prefix.gguf + "exp_probs_b.bias"}, num_choices,
+                  &choice_bias_, /*optional=*/true);
+  }
+  const auto matrix = [&](const ExpertPlace& hf, const char* gguf, int64_t rows, int64_t cols) {
+    if (hf.name.empty()) return ExpertMatrix();
+    ExpertMatrix m = {hf, {prefix.gguf + gguf, rows}, rows, cols};
+    m.hf.name = prefix.hf + hf.name;
+    return m;
+  };
+  table->experts.push_back({.layer = layer,
+                            .gate = matrix(names.gate, "ffn_gate_exps.weight", width, hidden),
+                            .up = matrix(names.up, "ffn_up_exps.weight", width, hidden),
+                            .down = matrix(names.down, "ffn_down_exps.weight", hidden, width),
+                            .gate_bias = matrix(names.gate_bias, "ffn_gate_exps.bias", width, 1),
+                            .up_bias = matrix(names.up_bias, "ffn_up_exps.bias", width, 1),
+                            .down_bias = matrix(names.down_bias, "ffn_down_exps.bias", hidden, 1)});
+  if (config.shared_intermediate_size == 0) return;
+  shared_.DeclareTensors(prefix, names.shared, hidden, config.shared_intermediate_size, table);
+  if (!names.shared_gate.empty()) {
+    table->Matrix(
+        {prefix.hf + names.shared_gate + ".weight", prefix.gguf + "ffn_gate_inp_shexp.weight"}, 1,
+        hidden, &shared_gate_);
+  }
+}
+
+absl::Status Moe::Add(ForwardPass* pass, const MoeConfig& config, int layer, const TensorView& x,
+                      float scale, const TensorView& acc) const {
   const int64_t n = pass->num_tokens(), top_k = config.route.top_k;
+  const int num_experts = static_cast<int>(config.num_experts);
   Backend& backend = pass->backend();
-  const TensorView logits = pass->NewTensor({n, config.num_experts});
+  const TensorView logits = pass->NewTensor({n, config.num_experts + config.num_identity_experts});
   const TensorView ids = pass->NewTensor({n, top_k}, DType::kI32);
   const TensorView weights = pass->NewTensor({n, top_k});
   const TensorView expert_out = pass->NewTensor({n * top_k, x.cols()});
-  const Projection gate = {router, {}, logits};
+  const Projection gate = {router_, router_bias_, logits};
   backend.MatMul(x, pass->roles(), {&gate, 1});
-  backend.RouteTopK(logits, config.route, ids, weights);
-  if (absl::Status s = pass->experts().Run(layer, x, ids, expert_out); !s.ok()) return s;
+  RouteArgs route = config.route;
+  route.bias = choice_bias_;
+  backend.RouteTopK(logits, route, ids, weights);
+  if (config.num_identity_experts > 0) backend.IdentityExperts(x, ids, num_experts, expert_out);
+  absl::Status ran = pass->experts().Run(layer, x, ids, config.activation, expert_out);
+  if (!ran.ok()) return ran;
   backend.CombineExperts(expert_out, weights, scale, acc);
+  if (config.shared_intermediate_size == 0) return absl::OkStatus();
+  const TensorView shared = shared_.Forward(pass, x);
+  if (!shared_gate_.empty()) {
+    const TensorView share = pass->NewTensor({n, 1});
+    const Projection share_gate = {shared_gate_, {}, share};
+    backend.MatMul(x, pass->roles(), {&share_gate, 1});
+    backend.SigmoidMul(share, shared);
+  }
+  backend.AddScaled(shared, scale, acc);
   return absl::OkStatus();
 }
 

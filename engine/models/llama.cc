@@ -4,10 +4,12 @@
 
 namespace thermocline {
 
-std::unique_ptr<Model> MakeLlama(ConfigReader* reader) {
-  DecoderConfig config = ReadDecoderConfig("llama", reader);
-  config.rope_interleaved = reader->is_gguf();  // the converter permutes q and k
-  return std::make_unique<Decoder>(std::move(config), DecoderNames());
+std::unique_ptr<Model> MakeLlama(ConfigReader* reader, const ModelOptions& options) {
+  DecoderConfig config = ReadDecoderConfig("llama", reader, options);
+  config.attention.rope.interleaved = true;  // in GGUF
+  config.attention.hf_half_to_pairs = true;
+  TokenMixers mixers = AttentionLayers(config);
+  return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }
 
 }  // namespace thermocline

@@ -1,25 +1,25 @@
-// Mixtral: Llama's attention with softmax-routed experts. GGUF calls it "llama" with experts.
+// Mixtral: Llama's attention, in the first version within a sliding window, with softmax-routed
+// experts. GGUF calls it "llama" with experts.
 // Source: Jiang et al. 2024; modeling_mixtral.py of transformers.
 #include "engine/models/models.h"
 
 namespace thermocline {
 
-std::unique_ptr<Model> MakeMixtral(ConfigReader* reader) {
-  DecoderConfig config = ReadDecoderConfig("mixtral", reader);
-  ReadExpertCounts({"num_local_experts", "expert_count"},
-                   {"num_experts_per_tok", "expert_used_count"}, reader, &config);
-  config.moe_intermediate_size = config.intermediate_size;
-  config.rope_interleaved = reader->is_gguf();
-  config.norm_topk_prob = true;
-  if (reader->IntOr({"sliding_window", "attention.sliding_window"}, 0, INT32_MAX, 0) != 0) {
-    reader->Fail("Mixtral with a sliding window is not supported yet");
-  }
-  DecoderNames names;
-  names.router = "block_sparse_moe.gate.weight";
-  names.gate.name.hf = "block_sparse_moe.experts.{e}.w1.weight";
-  names.up.name.hf = "block_sparse_moe.experts.{e}.w3.weight";
-  names.down.name.hf = "block_sparse_moe.experts.{e}.w2.weight";
-  return std::make_unique<Decoder>(std::move(config), std::move(names));
+std::unique_ptr<Model> MakeMixtral(ConfigReader* reader, const ModelOptions& options) {
+  DecoderConfig config = ReadDecoderConfig("mixtral", reader, options);
+  config.attention.rope.interleaved = true;  // in GGUF
+  config.attention.hf_half_to_pairs = true;
+  config.attention.window =
+      reader->IntOr({"sliding_window", "attention.sliding_window"}, 0, INT32_MAX, 0);
+  ReadExperts(reader, &config);
+  config.moe.route.normalize = true;
+  MoeNames& names = config.moe.names;
+  names.router = "block_sparse_moe.gate";
+  names.gate = {"block_sparse_moe.experts.{e}.w1.weight"};
+  names.up = {"block_sparse_moe.experts.{e}.w3.weight"};
+  names.down = {"block_sparse_moe.experts.{e}.w2.weight"};
+  TokenMixers mixers = AttentionLayers(config);
+  return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }
 
 }  // namespace thermocline

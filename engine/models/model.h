@@ -17,6 +17,28 @@ namespace thermocline {
 
 class ForwardPass;
 
+// What one token mixer (attention, convolution, recurrence) remembers of a sequence.
+struct MixerMemory {
+  // Paged, per token: a key and a value row for each head. Heads 0: nothing.
+  int64_t num_kv_heads = 0;
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;
+  bool latent = false;  // the value is the first value_dim elements of the key, stored once
+  // Fixed size, per sequence: f32 elements.
+  int64_t state_elems = 0;
+};
+
+// How multi-head latent attention is computed. The numbers agree up to rounding.
+enum class MlaForm : uint8_t {
+  kAbsorbed,  // queries are taken into the latent space; the cache holds one latent row a token
+  kPlain,     // keys and values are expanded and cached for every head
+};
+
+struct ModelOptions {
+  MlaForm mla_form = MlaForm::kAbsorbed;
+  int64_t max_context = 0;  // longest sequence to be served; 0: as long as the model allows
+};
+
 // What the engine needs to know of any model.
 struct ModelDims {
   std::string architecture;  // the name of the registry
@@ -24,9 +46,8 @@ struct ModelDims {
   int64_t hidden_size = 0;
   int64_t num_hidden_layers = 0;
   int64_t max_position_embeddings = 0;
-  // KV cache of one token in one layer: two rows of num_key_value_heads * head_dim.
-  int64_t num_key_value_heads = 0;
-  int64_t head_dim = 0;
+  std::vector<MixerMemory>
+      mixers;  // in the order of the forward pass; most models have one a layer
   // 0 for dense models.
   int64_t num_experts = 0;
   int64_t num_experts_per_tok = 0;
@@ -40,18 +61,14 @@ class Model {
   // Every tensor with its place in this object. The loader fills the places; they stay valid as
   // long as the WeightStore.
   virtual void DeclareTensors(TensorTable* table) = 0;
-  // Called once after the dense tensors are loaded.
-  // inv_freq [rotary_dim / 2] in radians per position, to be placed in device memory at *target;
-  // empty without RoPE.
-  virtual std::vector<float> RopeInvFreq(const std::vector<float>& file_factors) const = 0;
-  virtual TensorView* mutable_rope_inv_freq() = 0;
   // Runs the layers over the pass's batch and returns logits [num logits rows, vocab] f32 in the
   // pass's memory.
   virtual absl::StatusOr<TensorView> Forward(ForwardPass* pass) const = 0;
 };
 
 // Chooses the architecture by the checkpoint's own name. UNIMPLEMENTED lists what is supported.
-absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint);
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint,
+                                                 const ModelOptions& options = {});
 
 // Names of the supported architectures, for messages.
 std::string SupportedArchitectures();

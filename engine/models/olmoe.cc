@@ -4,15 +4,14 @@
 
 namespace thermocline {
 
-std::unique_ptr<Model> MakeOlmoe(ConfigReader* reader) {
-  DecoderConfig config = ReadDecoderConfig("olmoe", reader);
-  ReadExpertCounts({"num_experts", "expert_count"}, {"num_experts_per_tok", "expert_used_count"},
-                   reader, &config);
-  config.moe_intermediate_size = config.intermediate_size;
-  config.qk_norm = QkNorm::kAllHeads;
-  config.clip_qkv = reader->FloatOr({"clip_qkv", "attention.clamp_kqv"}, 0.0);
-  config.norm_topk_prob = reader->BoolOr({"norm_topk_prob", "expert_weights_norm"}, false);
-  return std::make_unique<Decoder>(std::move(config), DecoderNames());
+std::unique_ptr<Model> MakeOlmoe(ConfigReader* reader, const ModelOptions& options) {
+  DecoderConfig config = ReadDecoderConfig("olmoe", reader, options);
+  config.attention.qk_norm = QkNorm::kAllHeads;
+  config.attention.clip = reader->FloatOr({"clip_qkv", "attention.clamp_kqv"}, 0.0);
+  ReadExperts(reader, &config);
+  config.moe.route.normalize = reader->BoolOr({"norm_topk_prob", "expert_weights_norm"}, false);
+  TokenMixers mixers = AttentionLayers(config);
+  return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }
 
 }  // namespace thermocline

@@ -6,18 +6,36 @@ namespace thermocline {
 namespace {
 
 struct ModelEntry {
-  absl::string_view hf;    // model_type of config.json
-  absl::string_view gguf;  // general.architecture; empty: not distinguished by GGUF
-  std::unique_ptr<Model> (*make)(ConfigReader*);
+  absl::string_view hf;  // model_type of config.json
+  absl::string_view
+      gguf;  // general.architecture; empty: not distinguished by GGUF, or unknown to it
+  std::unique_ptr<Model> (*make)(ConfigReader*, const ModelOptions&);
 };
 
 constexpr ModelEntry kModels[] = {
+    {"bailing_moe", "bailingmoe", &MakeBailingMoe},
+    {"bailing_moe_v2", "bailingmoe2", &MakeBailingMoe2},
+    {"deepseek_v2", "deepseek2", &MakeDeepseek},
+    {"deepseek_v3", "", &MakeDeepseek},
+    {"dots1", "dots1", &MakeDots1},
+    {"ernie4_5_moe", "ernie4_5-moe", &MakeErnie45Moe},
+    {"glm4_moe", "glm4moe", &MakeGlm4Moe},
+    {"gpt_oss", "gpt-oss", &MakeGptOss},
     {"granitemoe", "granitemoe", &MakeGraniteMoe},
     {"granitemoeshared", "", &MakeGraniteMoe},
+    {"hunyuan_v1_moe", "hunyuan-moe", &MakeHunyuanMoe},
+    {"kimi_k2", "", &MakeDeepseek},
+    {"lfm2_moe", "lfm2moe", &MakeLfm2Moe},
     {"llama", "llama", &MakeLlama},
+    {"longcat_flash", "", &MakeLongcatFlash},
+    {"minimax_m2", "minimax-m2", &MakeMinimaxM2},
     {"mixtral", "llama+experts", &MakeMixtral},
     {"olmoe", "olmoe", &MakeOlmoe},
+    {"phimoe", "phimoe", &MakePhimoe},
+    {"qwen2_moe", "qwen2moe", &MakeQwen2Moe},
+    {"qwen3", "qwen3", &MakeQwen3},
     {"qwen3_moe", "qwen3moe", &MakeQwen3Moe},
+    {"qwen3_next", "qwen3next", &MakeQwen3Next},
 };
 
 }  // namespace
@@ -29,7 +47,8 @@ std::string SupportedArchitectures() {
   return names;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint) {
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint,
+                                                 const ModelOptions& options) {
   ConfigReader reader(checkpoint);
   std::string name = reader.architecture();
   if (reader.is_gguf() && name == "llama" &&
@@ -38,7 +57,7 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint) {
   }
   for (const ModelEntry& entry : kModels) {
     if ((reader.is_gguf() ? entry.gguf : entry.hf) != name || name.empty()) continue;
-    std::unique_ptr<Model> model = entry.make(&reader);
+    std::unique_ptr<Model> model = entry.make(&reader, options);
     if (!reader.status().ok()) return reader.status();
     return model;
   }

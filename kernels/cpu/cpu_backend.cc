@@ -56,28 +56,54 @@ ActivationForm CpuBackend::FormFor(const TensorView& weight) const {
   return block_elems == kSuperBlockElems ? ActivationForm::kSuperInt8 : ActivationForm::kSmallInt8;
 }
 
+void CpuBackend::ForRows(int64_t num_rows, int64_t cols, absl::FunctionRef<void(int64_t)> fn) {
+  const int64_t rows_per_task = std::max<int64_t>(1, kInlineElems / cols);
+  pool_.Run((num_rows + rows_per_task - 1) / rows_per_task, [&](int64_t task, int) {
+    const int64_t end = std::min(num_rows, (task + 1) * rows_per_task);
+    for (int64_t n = task * rows_per_task; n < end; ++n) fn(n);
+  });
+}
+
 void CpuBackend::RmsNorm(const TensorView& x, const TensorView& weight, float eps,
                          const TensorView& out) {
   TC_CHECK(weight.cols() == x.cols() && out.cols() == x.cols() && out.rows() == x.rows());
-  const int64_t rows_per_task = std::max<int64_t>(1, kInlineElems / x.cols());
-  const int64_t num_tasks = (x.rows() + rows_per_task - 1) / rows_per_task;
-  pool_.Run(num_tasks, [&](int64_t task, int) {
-    const int64_t end = std::min(x.rows(), (task + 1) * rows_per_task);
-    for (int64_t n = task * rows_per_task; n < end; ++n) {
-      kernels_.rms_norm(x.Row<float>(n), weight.Row<float>(0), eps, x.cols(), out.Row<float>(n));
-    }
+  ForRows(x.rows(), x.cols(), [&](int64_t n) {
+    kernels_.rms_norm(x.Row<float>(n), weight.Row<float>(0), eps, x.cols(), out.Row<float>(n));
+  });
+}
+
+void CpuBackend::LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                           float eps, const TensorView& out) {
+  TC_CHECK(out.rows() == x.rows());
+  ForRows(x.rows(), x.cols(), [&](int64_t n) {
+    const TensorView in = MakeView(x.Row<float>(n), DType::kF32, {1, x.cols()});
+    ReferenceBackend::LayerNorm(in, weight, bias, eps,
+                                MakeView(out.Row<float>(n), DType::kF32, {1, out.cols()}));
   });
 }
 
 void CpuBackend::SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) {
-  const int64_t rows_per_task = std::max<int64_t>(1, kInlineElems / gate.cols());
-  const int64_t num_tasks = (gate.rows() + rows_per_task - 1) / rows_per_task;
-  pool_.Run(num_tasks, [&](int64_t task, int) {
-    const int64_t end = std::min(gate.rows(), (task + 1) * rows_per_task);
-    for (int64_t n = task * rows_per_task; n < end; ++n) {
-      kernels_.silu_mul(gate.Row<float>(n), up.Row<float>(n), gate.cols(), out.Row<float>(n));
-    }
+  ForRows(gate.rows(), gate.cols(), [&](int64_t n) {
+    kernels_.silu_mul(gate.Row<float>(n), up.Row<float>(n), gate.cols(), out.Row<float>(n));
   });
+}
+
+void CpuBackend::CausalConv(const TensorView& x, const TensorView& weight, bool silu,
+                            const StateArgs& state) {
+  constexpr int64_t kChannelsPerTask = 256;
+  TC_CHECK(weight.rows() == x.cols() && state.state.cols() == (weight.cols() - 1) * x.cols());
+  const int64_t num_chunks = (x.cols() + kChannelsPerTask - 1) / kChannelsPerTask;
+  pool_.Run(state.slots.num_elems() * num_chunks, [&](int64_t task, int) {
+    const int64_t first = task % num_chunks * kChannelsPerTask;
+    ConvChannels(x, weight, silu, state, task / num_chunks, first,
+                 std::min(x.cols(), first + kChannelsPerTask));
+  });
+}
+
+void CpuBackend::GatedDeltaRule(const DeltaRuleArgs& args) {
+  const int64_t heads = args.v.shape[1];
+  pool_.Run(args.state.slots.num_elems() * heads,
+            [&](int64_t task, int) { DeltaRuleHead(args, task / heads, task % heads); });
 }
 
 void CpuBackend::CombineExperts(const TensorView& expert_out, const TensorView& weights,
@@ -99,18 +125,20 @@ void CpuBackend::CombineExperts(const TensorView& expert_out, const TensorView& 
 void CpuBackend::Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) {
   // The same arithmetic as the reference, with the tokens spread over the threads.
   TC_CHECK(x.rank == 3 && x.shape[0] == positions.num_elems());
-  const int64_t heads = x.shape[1], head_dim = x.shape[2];
   pool_.Run(x.shape[0], [&](int64_t n, int) {
-    const TensorView token = MakeView(x.Row<float>(n * heads), DType::kF32, {1, heads, head_dim});
+    TensorView token = x;
+    token.data = x.Row<float>(n * x.shape[1]);
+    token.shape[0] = 1;
     const TensorView position = MakeView(positions.Row<int32_t>(0) + n, DType::kI32, {1});
     ReferenceBackend::Rope(token, position, args);
   });
 }
 
 void CpuBackend::Attention(const AttentionArgs& args) {
-  const int64_t num_heads = args.q.shape[1], head_dim = args.q.shape[2];
+  const int64_t num_heads = args.q.shape[1];
   const int64_t num_kv_heads = args.k_cache.shape[2], group = num_heads / num_kv_heads;
-  TC_CHECK(num_heads % num_kv_heads == 0 && args.k_cache.shape[3] == head_dim);
+  TC_CHECK(num_heads % num_kv_heads == 0 && args.k_cache.cols() == args.q.cols() &&
+           args.v_cache.cols() == args.out.cols());
   pool_.Run(args.q.shape[0] * num_kv_heads, [&](int64_t task, int worker) {
     // Last tokens first: they attend most, and the tail of a region should be short.
     const int64_t n = args.q.shape[0] - 1 - task / num_kv_heads, kv_head = task % num_kv_heads;
@@ -122,17 +150,20 @@ void CpuBackend::Attention(const AttentionArgs& args) {
     AttendArgs a = {};
     a.q = args.q.Row<float>(n * num_heads + kv_head * group);
     a.num_queries = static_cast<int>(group);
-    a.head_dim = head_dim;
+    a.key_dim = args.q.cols();
+    a.value_dim = args.out.cols();
     a.k_cache = static_cast<const uint8_t*>(args.k_cache.data);
     a.v_cache = static_cast<const uint8_t*>(args.v_cache.data);
     a.cache_dtype = args.k_cache.dtype;
-    a.row_bytes = args.k_cache.row_bytes;
+    a.k_row_bytes = args.k_cache.row_bytes;
+    a.v_row_bytes = args.v_cache.row_bytes;
     a.num_kv_heads = num_kv_heads;
     a.head = kv_head;
     a.block_size = args.k_cache.shape[1];
     a.block_table = args.block_tables.Row<int32_t>(args.seq_idx.Row<int32_t>(0)[n]);
     a.first = first;
     a.last = last;
+    a.sinks = args.sinks.empty() ? nullptr : args.sinks.Row<float>(0) + kv_head * group;
     a.scale = args.scale;
     a.scores = scores.data();
     a.out = args.out.Row<float>(n * num_heads + kv_head * group);
@@ -180,6 +211,12 @@ void CpuBackend::DotRows(const TensorView& weight, int64_t first_row, int64_t la
     kernels_.dot_f32(row, weight.cols(), inputs.f32.data(), num_tokens, worker->out.data());
     for (float*& slot : worker->out) ++slot;
   }
+}
+
+void CpuBackend::AddBias(const TensorView& bias, int64_t first, int64_t count,
+                         absl::Span<float* const> rows) const {
+  if (bias.empty()) return;
+  for (float* row : rows) kernels_.axpy(bias.Row<float>(0) + first, 1.0f, count, row);
 }
 
 void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
@@ -232,8 +269,34 @@ void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
     for (int32_t n : rows) out.push_back(p.out.Row<float>(n) + first);
     DotRows(p.weight, first, last, shared ? generated : all, out.data(),
             &workers_[static_cast<size_t>(worker)]);
-    if (p.bias.empty()) return;
-    for (float* row : out) kernels_.axpy(p.bias.Row<float>(0) + first, 1.0f, last - first, row);
+    AddBias(p.bias, first, last - first, out);
+  });
+}
+
+void CpuBackend::HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+                            const TensorView& weight, const TensorView& out) {
+  const int64_t heads = x.shape[1], rows_per_head = out.cols();
+  TC_CHECK(x.rank == 3 && out.rank == 3 && out.shape[0] == x.shape[0] && out.shape[1] == heads &&
+           weight.cols() == x.cols() && weight.rows() == heads * rows_per_head &&
+           static_cast<int64_t>(roles.size()) == x.shape[0]);
+  const bool need_small = FormFor(weight) == ActivationForm::kSmallInt8;
+  const bool need_super = FormFor(weight) == ActivationForm::kSuperInt8;
+  QuantizeRows(x, need_small, need_super);
+  const int64_t chunks = (rows_per_head + kRowsPerTask - 1) / kRowsPerTask;
+  pool_.Run(heads * chunks, [&](int64_t task, int worker) {
+    const int64_t h = task / chunks, first = task % chunks * kRowsPerTask;
+    const int64_t last = std::min(rows_per_head, first + kRowsPerTask);
+    Inputs inputs;
+    std::vector<float*> rows;
+    for (int64_t n = 0; n < x.shape[0]; ++n) {
+      const int64_t row = n * heads + h;
+      inputs.f32.push_back(x.Row<float>(row));
+      if (need_small) inputs.small.push_back(small_.row(row));
+      if (need_super) inputs.super.push_back(super_.row(row));
+      rows.push_back(out.Row<float>(row) + first);
+    }
+    DotRows(weight, h * rows_per_head + first, h * rows_per_head + last, inputs, rows.data(),
+            &workers_[static_cast<size_t>(worker)]);
   });
 }
 
@@ -254,7 +317,8 @@ void CpuBackend::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt
       worker.result.resize(static_cast<size_t>(kPanel * num_rows));
       for (int64_t i = 0; i < count; ++i) {
         std::memcpy(&worker.panel[static_cast<size_t>(i * x.cols())],
-                    x.Row<float>(prompt_rows[begin + i]), static_cast<size_t>(x.row_bytes));
+                    x.Row<float>(prompt_rows[begin + i]),
+                    static_cast<size_t>(x.cols()) * sizeof(float));
       }
       worker.onednn.Run(p.weight, first, num_rows, worker.panel.data(), worker.result.data());
       for (int64_t i = 0; i < count; ++i) {
@@ -273,6 +337,7 @@ void CpuBackend::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt
 // tasks still to finish; when it reaches zero the hidden activations are quantised and the expert's
 // down tasks may run.
 struct CpuBackend::MoeState {
+  Activation activation = Activation::kSilu;
   std::vector<int64_t> first_pair;
   int64_t width = 0;
   std::vector<Inputs> inputs;
@@ -292,9 +357,12 @@ void CpuBackend::GateUpTask(const ExpertWork& expert, int64_t first_row, int64_t
   }
   DotRows(expert.gate, first_row, last_row, moe->inputs[expert_idx], gate.data(), worker);
   DotRows(expert.up, first_row, last_row, moe->inputs[expert_idx], up.data(), worker);
-  for (int64_t i = 0; i < num_pairs; ++i) {
-    kernels_.silu_mul(gate[i], up[i], last_row - first_row, gate[i]);
-  }
+  const int64_t count = last_row - first_row;
+  AddBias(expert.gate_bias, first_row, count, gate);
+  AddBias(expert.up_bias, first_row, count, up);
+  const auto activate =
+      moe->activation == Activation::kSwigluOai ? kernels_.swiglu_oai : kernels_.silu_mul;
+  for (int64_t i = 0; i < num_pairs; ++i) activate(gate[i], up[i], count, gate[i]);
   // acq_rel: the last one sees what the others wrote.
   if (moe->pending[expert_idx].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   const ActivationForm form = FormFor(expert.down);
@@ -313,13 +381,15 @@ void CpuBackend::DownTask(const ExpertWork& expert, int64_t first_row, int64_t l
   std::vector<float*> rows;
   for (int32_t slot : expert.slots) rows.push_back(out.Row<float>(slot) + first_row);
   DotRows(expert.down, first_row, last_row, moe->hidden[expert_idx], rows.data(), worker);
+  AddBias(expert.down_bias, first_row, last_row - first_row, rows);
 }
 
 void CpuBackend::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
-                           const TensorView& out) {
+                           Activation activation, const TensorView& out) {
   if (experts.empty()) return;
   const size_t num_experts = experts.size();
   MoeState moe;
+  moe.activation = activation;
   moe.width = experts[0].gate.rows();
   moe.inputs.resize(num_experts);
   moe.hidden.resize(num_experts);

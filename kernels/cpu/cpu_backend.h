@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/quantized_activations.h"
@@ -27,15 +28,22 @@ class CpuBackend : public ReferenceBackend {
 
   void RmsNorm(const TensorView& x, const TensorView& weight, float eps,
                const TensorView& out) override;
+  void LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias, float eps,
+                 const TensorView& out) override;
   void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
               absl::Span<const Projection> projections) override;
+  void HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles, const TensorView& weight,
+                  const TensorView& out) override;
   void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) override;
   void Attention(const AttentionArgs& args) override;
-  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
+  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, Activation activation,
                  const TensorView& out) override;
   void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
                       const TensorView& acc) override;
   void SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+  void CausalConv(const TensorView& x, const TensorView& weight, bool silu,
+                  const StateArgs& state) override;
+  void GatedDeltaRule(const DeltaRuleArgs& args) override;
 
  private:
   struct Worker {
@@ -55,11 +63,16 @@ class CpuBackend : public ReferenceBackend {
   CpuBackend(const CpuKernels& kernels, int num_threads, Activations activations);
 
   ActivationForm FormFor(const TensorView& weight) const;
+  // Calls fn(row) for rows [0, num_rows) of about `cols` elements each, several to a task.
+  void ForRows(int64_t num_rows, int64_t cols, absl::FunctionRef<void(int64_t)> fn);
   // Quantises rows [0, x.rows()) into the int8 forms that occur in `needs`.
   void QuantizeRows(const TensorView& x, bool need_small, bool need_super);
   // out[t][r - first_row] = weight row r . token t, for rows [first_row, last_row).
   void DotRows(const TensorView& weight, int64_t first_row, int64_t last_row, const Inputs& inputs,
                float* const* out, Worker* worker) const;
+  // Adds elements [first, first + count) of a bias to every row; an empty one adds nothing.
+  void AddBias(const TensorView& bias, int64_t first, int64_t count,
+               absl::Span<float* const> rows) const;
   void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
                  absl::Span<const Projection> projections);
   void GateUpTask(const ExpertWork& expert, int64_t first_row, int64_t last_row, int expert_idx,

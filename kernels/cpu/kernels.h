@@ -24,23 +24,26 @@ struct QuantizedRow {
 
 // The KV rows one token attends, for one key/value head.
 struct AttendArgs {
-  const float* q;  // [num_queries, head_dim]: the query heads that share this key/value head
+  const float* q;  // [num_queries, key_dim]: the query heads that share this key/value head
   int num_queries;
-  int64_t head_dim;
+  int64_t key_dim;
+  int64_t value_dim;
   const uint8_t*
       k_cache;  // base of the paged cache: row (block * block_size + offset) * num_kv_heads + head
   const uint8_t* v_cache;
   DType cache_dtype;
-  int64_t row_bytes;
+  int64_t k_row_bytes;
+  int64_t v_row_bytes;
   int64_t num_kv_heads;
   int64_t head;
   int64_t block_size;
   const int32_t* block_table;
   int64_t first;  // first and last position attended
   int64_t last;
+  const float* sinks;  // [num_queries] or null
   float scale;
   float* scores;  // scratch [num_queries, last - first + 1 rounded up to 16]
-  float* out;     // [num_queries, head_dim]
+  float* out;     // [num_queries, value_dim]
 };
 
 struct CpuKernels {
@@ -65,6 +68,7 @@ struct CpuKernels {
   void (*attend)(const AttendArgs* args);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float* out);
   void (*axpy)(const float* x, float scale, int64_t n, float* acc);
 };
 

@@ -160,17 +160,29 @@ inline F32 SiluOf(F32 x) {
   return F32::Div(x, F32::Add(F32::Set(1.0f), e));
 }
 
-void SiluMulRow(const float* gate, const float* up, int64_t n, float* out) {
+// min(g, 7) * sigmoid(1.702 min(g, 7)) * (clamp(u, -7, 7) + 1); Backend's Activation::kSwigluOai.
+inline F32 SwigluOaiOf(F32 gate, F32 up) {
+  const F32 limit = F32::Set(7.0f), alpha = F32::Set(1.702f);
+  const F32 g = F32::Min(gate, limit), u = F32::Max(F32::Min(up, limit), F32::Set(-7.0f));
+  const F32 e = Exp(F32::Min(F32::Mul(F32::Mul(alpha, g), F32::Set(-1.0f)), F32::Set(87.0f)));
+  const F32 one = F32::Set(1.0f);
+  return F32::Mul(F32::Div(g, F32::Add(one, e)), F32::Add(u, one));
+}
+
+inline F32 SiluMulOf(F32 gate, F32 up) { return F32::Mul(SiluOf(gate), up); }
+
+template <F32 (*kOf)(F32, F32)>
+void GatedRow(const float* gate, const float* up, int64_t n, float* out) {
   int64_t i = 0;
   for (; i + F32::kLanes <= n; i += F32::kLanes) {
-    F32::Mul(SiluOf(F32::Load(gate + i)), F32::Load(up + i)).Store(out + i);
+    kOf(F32::Load(gate + i), F32::Load(up + i)).Store(out + i);
   }
   if (i == n) return;
   // The tail goes through the same vector code, padded with zeros.
   float g[F32::kLanes] = {}, u[F32::kLanes] = {};
   memcpy(g, gate + i, static_cast<size_t>(n - i) * sizeof(float));
   memcpy(u, up + i, static_cast<size_t>(n - i) * sizeof(float));
-  F32::Mul(SiluOf(F32::Load(g)), F32::Load(u)).Store(g);
+  kOf(F32::Load(g), F32::Load(u)).Store(g);
   memcpy(out + i, g, static_cast<size_t>(n - i) * sizeof(float));
 }
 
@@ -198,10 +210,11 @@ void Axpy(const float* x, float scale, int64_t n, float* acc) {
 
 // ---- attention ----
 
-inline const uint8_t* CacheRow(const AttendArgs& a, const uint8_t* cache, int64_t position) {
+// Row of this head's key or value at a position.
+inline int64_t CacheRow(const AttendArgs& a, int64_t position) {
   const int64_t block = a.block_table[position / a.block_size];
   const int64_t slot = block * a.block_size + position % a.block_size;
-  return cache + (slot * a.num_kv_heads + a.head) * a.row_bytes;
+  return slot * a.num_kv_heads + a.head;
 }
 
 template <class Storage>
@@ -217,9 +230,10 @@ inline float DotCached(const float* q, const uint8_t* row, int64_t n) {
   return sum;
 }
 
-// Scores to probabilities over positions, in place; the order of the sum depends on `n` only.
-inline void Softmax(float* scores, int64_t n) {
-  float max = scores[0];
+// Scores to probabilities over positions, in place; the order of the sum depends on `n` only. A
+// sink takes its share of the sum.
+inline void Softmax(float* scores, int64_t n, const float* sink) {
+  float max = sink != nullptr && *sink > scores[0] ? *sink : scores[0];
   for (int64_t i = 1; i < n; ++i) max = scores[i] > max ? scores[i] : max;
   const int64_t padded = (n + F32::kLanes - 1) / F32::kLanes * F32::kLanes;
   for (int64_t i = n; i < padded; ++i) scores[i] = -1e30f;  // weighs exp(-87), cleared below
@@ -229,7 +243,13 @@ inline void Softmax(float* scores, int64_t n) {
   for (int64_t i = n; i < padded; ++i) scores[i] = 0.0f;
   F32 sum = F32::Zero();
   for (int64_t i = 0; i < padded; i += F32::kLanes) sum = F32::Add(sum, F32::Load(scores + i));
-  const F32 inverse = F32::Set(1.0f / sum.Sum());
+  float total = sum.Sum();
+  if (sink != nullptr) {
+    float weight[F32::kLanes] = {};
+    Exp(F32::Set(*sink - max)).Store(weight);
+    total += weight[0];
+  }
+  const F32 inverse = F32::Set(1.0f / total);
   for (int64_t i = 0; i < padded; i += F32::kLanes) {
     F32::Mul(F32::Load(scores + i), inverse).Store(scores + i);
   }
@@ -239,25 +259,26 @@ template <class Storage>
 void AttendWith(const AttendArgs& a) {
   const int64_t count = a.last - a.first + 1, stride = (count + 15) / 16 * 16;
   for (int64_t p = 0; p < count; ++p) {
-    const uint8_t* row = CacheRow(a, a.k_cache, a.first + p);
+    const uint8_t* row = a.k_cache + CacheRow(a, a.first + p) * a.k_row_bytes;
     for (int g = 0; g < a.num_queries; ++g) {
-      a.scores[g * stride + p] =
-          a.scale * DotCached<Storage>(a.q + g * a.head_dim, row, a.head_dim);
+      a.scores[g * stride + p] = a.scale * DotCached<Storage>(a.q + g * a.key_dim, row, a.key_dim);
     }
   }
-  for (int g = 0; g < a.num_queries; ++g) Softmax(a.scores + g * stride, count);
-  for (int64_t i = 0; i < a.num_queries * a.head_dim; ++i) a.out[i] = 0.0f;
+  for (int g = 0; g < a.num_queries; ++g) {
+    Softmax(a.scores + g * stride, count, a.sinks != nullptr ? a.sinks + g : nullptr);
+  }
+  for (int64_t i = 0; i < a.num_queries * a.value_dim; ++i) a.out[i] = 0.0f;
   for (int64_t p = 0; p < count; ++p) {
-    const uint8_t* row = CacheRow(a, a.v_cache, a.first + p);
+    const uint8_t* row = a.v_cache + CacheRow(a, a.first + p) * a.v_row_bytes;
     for (int g = 0; g < a.num_queries; ++g) {
       const float weight = a.scores[g * stride + p];
       const F32 w = F32::Set(weight);
-      float* out = a.out + g * a.head_dim;
+      float* out = a.out + g * a.value_dim;
       int64_t i = 0;
-      for (; i + F32::kLanes <= a.head_dim; i += F32::kLanes) {
+      for (; i + F32::kLanes <= a.value_dim; i += F32::kLanes) {
         F32::Fma(w, Storage::Load(row, i), F32::Load(out + i)).Store(out + i);
       }
-      for (; i < a.head_dim; ++i) out[i] = out[i] + weight * Storage::LoadOne(row, i);
+      for (; i < a.value_dim; ++i) out[i] = out[i] + weight * Storage::LoadOne(row, i);
     }
   }
 }
@@ -320,7 +341,8 @@ CpuKernels MakeKernels(const char* name) {
   table.dot_f32 = &DotF32;
   table.attend = &Attend;
   table.rms_norm = &RmsNormRow;
-  table.silu_mul = &SiluMulRow;
+  table.silu_mul = &GatedRow<&SiluMulOf>;
+  table.swiglu_oai = &GatedRow<&SwigluOaiOf>;
   table.axpy = &Axpy;
   return table;
 }

@@ -9,11 +9,32 @@
 
 #include "kernels/host_memory.h"
 #include "kernels/quant/float_bits.h"
+#include "kernels/reference/route_token.h"
 
 namespace thermocline {
 namespace {
 
+float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+
 float Silu(float x) { return x / (1.0f + std::exp(-x)); }
+
+float Activate(Activation activation, float gate, float up) {
+  switch (activation) {
+    case Activation::kSilu:
+      return Silu(gate) * up;
+    case Activation::kSwigluOai: {
+      const float g = std::min(gate, kSwigluOaiLimit);
+      const float u = std::clamp(up, -kSwigluOaiLimit, kSwigluOaiLimit);
+      return g * Sigmoid(kSwigluOaiAlpha * g) * (u + 1.0f);
+    }
+  }
+  TC_CHECK(false);
+  return 0.0f;
+}
+
+float BiasAt(const TensorView& bias, int64_t i) {
+  return bias.empty() ? 0.0f : bias.Row<float>(0)[i];
+}
 
 // Decodes row r of a weight matrix.
 void DecodeRow(const TensorView& weight, int64_t r, std::vector<float>* row) {
@@ -90,6 +111,25 @@ void ReferenceBackend::RmsNorm(const TensorView& x, const TensorView& weight, fl
   }
 }
 
+void ReferenceBackend::LayerNorm(const TensorView& x, const TensorView& weight,
+                                 const TensorView& bias, float eps, const TensorView& out) {
+  const int64_t cols = x.cols();
+  TC_CHECK(weight.cols() == cols && bias.cols() == cols && out.cols() == cols &&
+           out.rows() == x.rows());
+  for (int64_t n = 0; n < x.rows(); ++n) {
+    const float* in = x.Row<float>(n);
+    float mean = 0.0f, variance = 0.0f;
+    for (int64_t i = 0; i < cols; ++i) mean += in[i];
+    mean /= static_cast<float>(cols);
+    for (int64_t i = 0; i < cols; ++i) variance += (in[i] - mean) * (in[i] - mean);
+    const float scale = 1.0f / std::sqrt(variance / static_cast<float>(cols) + eps);
+    for (int64_t i = 0; i < cols; ++i) {
+      out.Row<float>(n)[i] =
+          (in[i] - mean) * scale * weight.Row<float>(0)[i] + bias.Row<float>(0)[i];
+    }
+  }
+}
+
 void ReferenceBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
                               absl::Span<const Projection> projections) {
   TC_CHECK(static_cast<int64_t>(roles.size()) == x.rows());
@@ -102,6 +142,23 @@ void ReferenceBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> r
       const float bias = p.bias.empty() ? 0.0f : p.bias.Row<float>(0)[r];
       for (int64_t n = 0; n < x.rows(); ++n) {
         p.out.Row<float>(n)[r] = Dot(row.data(), x.Row<float>(n), x.cols()) + bias;
+      }
+    }
+  }
+}
+
+void ReferenceBackend::HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+                                  const TensorView& weight, const TensorView& out) {
+  const int64_t heads = x.shape[1], rows_per_head = out.cols();
+  TC_CHECK(x.rank == 3 && out.rank == 3 && out.shape[0] == x.shape[0] && out.shape[1] == heads &&
+           weight.cols() == x.cols() && weight.rows() == heads * rows_per_head &&
+           static_cast<int64_t>(roles.size()) == x.shape[0]);
+  std::vector<float> row;
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t r = 0; r < rows_per_head; ++r) {
+      DecodeRow(weight, h * rows_per_head + r, &row);
+      for (int64_t n = 0; n < x.shape[0]; ++n) {
+        out.Row<float>(n * heads + h)[r] = Dot(row.data(), x.Row<float>(n * heads + h), x.cols());
       }
     }
   }
@@ -130,24 +187,28 @@ void ReferenceBackend::Rope(const TensorView& x, const TensorView& positions,
 
 void ReferenceBackend::StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
                                const TensorView& k_cache, const TensorView& v_cache) {
-  const int64_t heads = k.shape[1], head_dim = k.shape[2];
-  TC_CHECK(k_cache.shape[2] == heads && k_cache.shape[3] == head_dim);
-  for (int64_t n = 0; n < k.shape[0]; ++n) {
-    const int64_t slot = slots.Row<int32_t>(0)[n];
-    TC_CHECK(slot >= 0 && slot < k_cache.shape[0] * k_cache.shape[1]);
-    for (int64_t h = 0; h < heads; ++h) {
-      const float *k_in = k.Row<float>(n * heads + h), *v_in = v.Row<float>(n * heads + h);
-      for (int64_t i = 0; i < head_dim; ++i) {
-        StoreElement(k_in[i], k_cache.dtype, k_cache.Row<char>(slot * heads + h), i);
-        StoreElement(v_in[i], v_cache.dtype, v_cache.Row<char>(slot * heads + h), i);
+  const int64_t heads = k.shape[1], num_slots = k_cache.shape[0] * k_cache.shape[1];
+  const auto store = [&](const TensorView& x, const TensorView& cache) {
+    TC_CHECK(cache.shape[2] == heads && x.shape[1] == heads && cache.shape[3] == x.cols());
+    for (int64_t n = 0; n < x.shape[0]; ++n) {
+      const int64_t slot = slots.Row<int32_t>(0)[n];
+      TC_CHECK(slot >= 0 && slot < num_slots);
+      for (int64_t h = 0; h < heads; ++h) {
+        const float* in = x.Row<float>(n * heads + h);
+        for (int64_t i = 0; i < x.cols(); ++i) {
+          StoreElement(in[i], cache.dtype, cache.Row<char>(slot * heads + h), i);
+        }
       }
     }
-  }
+  };
+  store(k, k_cache);
+  if (!v.empty()) store(v, v_cache);
 }
 
 void ReferenceBackend::Attention(const AttentionArgs& args) {
-  const int64_t num_heads = args.q.shape[1], head_dim = args.q.shape[2];
+  const int64_t num_heads = args.q.shape[1], key_dim = args.q.shape[2], value_dim = args.out.cols();
   const int64_t group = num_heads / args.k_cache.shape[2];
+  TC_CHECK(args.k_cache.cols() == key_dim && args.v_cache.cols() == value_dim);
   std::vector<float> row, scores;
   for (int64_t n = 0; n < args.q.shape[0]; ++n) {
     const int32_t* table = args.block_tables.Row<int32_t>(args.seq_idx.Row<int32_t>(0)[n]);
@@ -159,16 +220,21 @@ void ReferenceBackend::Attention(const AttentionArgs& args) {
       scores.clear();
       for (int64_t p = first; p <= last; ++p) {
         DecodeRow(args.k_cache, CacheRow(args.k_cache, table, p, h / group), &row);
-        scores.push_back(args.scale * Dot(q, row.data(), head_dim));
+        scores.push_back(args.scale * Dot(q, row.data(), key_dim));
       }
-      const float max = *std::max_element(scores.begin(), scores.end());
+      float max = *std::max_element(scores.begin(), scores.end());
       float sum = 0.0f;
+      if (!args.sinks.empty()) {
+        const float sink = args.sinks.Row<float>(0)[h];
+        max = std::max(max, sink);
+        sum = std::exp(sink - max);
+      }
       for (float& score : scores) sum += (score = std::exp(score - max));
-      std::fill(out, out + head_dim, 0.0f);
+      std::fill(out, out + value_dim, 0.0f);
       for (int64_t p = first; p <= last; ++p) {
         DecodeRow(args.v_cache, CacheRow(args.v_cache, table, p, h / group), &row);
         const float probability = scores[static_cast<size_t>(p - first)] / sum;
-        for (int64_t i = 0; i < head_dim; ++i) out[i] += probability * row[i];
+        for (int64_t i = 0; i < value_dim; ++i) out[i] += probability * row[i];
       }
     }
   }
@@ -176,53 +242,47 @@ void ReferenceBackend::Attention(const AttentionArgs& args) {
 
 void ReferenceBackend::RouteTopK(const TensorView& logits, const RouteArgs& args,
                                  const TensorView& ids, const TensorView& weights) {
-  const int64_t num_experts = logits.cols();
-  TC_CHECK(args.top_k >= 1 && args.top_k <= num_experts && ids.cols() == args.top_k);
-  std::vector<float> score(static_cast<size_t>(num_experts));
-  std::vector<int32_t> order(static_cast<size_t>(num_experts));
+  TC_CHECK(args.top_k >= 1 && args.top_k <= logits.cols() && ids.cols() == args.top_k);
   for (int64_t n = 0; n < logits.rows(); ++n) {
-    const float* logit = logits.Row<float>(n);
-    std::iota(order.begin(), order.end(), 0);
-    std::partial_sort(
-        order.begin(), order.begin() + args.top_k, order.end(),
-        [&](int32_t a, int32_t b) { return logit[a] != logit[b] ? logit[a] > logit[b] : a < b; });
-    const float max = logit[order[0]];
-    float total = 0.0f, chosen = 0.0f;
-    for (int64_t e = 0; e < num_experts; ++e) total += (score[e] = std::exp(logit[e] - max));
-    for (int j = 0; j < args.top_k; ++j) chosen += score[order[j]];
-    for (int j = 0; j < args.top_k; ++j) {
-      ids.Row<int32_t>(n)[j] = order[j];
-      // Softmax over the chosen logits equals the normalised choice from the full softmax.
-      const bool over_chosen = args.normalize || !args.softmax_before_top_k;
-      weights.Row<float>(n)[j] = score[order[j]] / (over_chosen ? chosen : total);
-    }
+    RouteToken({logits.Row<float>(n), static_cast<size_t>(logits.cols())}, args,
+               ids.Row<int32_t>(n), weights.Row<float>(n));
   }
 }
 
 void ReferenceBackend::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
-                                 const TensorView& out) {
-  std::vector<float> row, hidden;
+                                 Activation activation, const TensorView& out) {
+  std::vector<float> gate_row, up_row, row, hidden;
   for (const ExpertWork& expert : experts) {
     const int64_t width = expert.gate.rows(), num_rows = static_cast<int64_t>(expert.rows.size());
     TC_CHECK(expert.up.rows() == width && expert.down.cols() == width &&
              expert.rows.size() == expert.slots.size());
     hidden.assign(static_cast<size_t>(num_rows * width), 0.0f);
     for (int64_t f = 0; f < width; ++f) {
-      DecodeRow(expert.gate, f, &row);
+      DecodeRow(expert.gate, f, &gate_row);
+      DecodeRow(expert.up, f, &up_row);
       for (int64_t i = 0; i < num_rows; ++i) {
-        hidden[i * width + f] = Silu(Dot(row.data(), x.Row<float>(expert.rows[i]), x.cols()));
-      }
-      DecodeRow(expert.up, f, &row);
-      for (int64_t i = 0; i < num_rows; ++i) {
-        hidden[i * width + f] *= Dot(row.data(), x.Row<float>(expert.rows[i]), x.cols());
+        const float* in = x.Row<float>(expert.rows[i]);
+        const float gate = Dot(gate_row.data(), in, x.cols()) + BiasAt(expert.gate_bias, f);
+        const float up = Dot(up_row.data(), in, x.cols()) + BiasAt(expert.up_bias, f);
+        hidden[i * width + f] = Activate(activation, gate, up);
       }
     }
     for (int64_t d = 0; d < expert.down.rows(); ++d) {
       DecodeRow(expert.down, d, &row);
       for (int64_t i = 0; i < num_rows; ++i) {
-        out.Row<float>(expert.slots[i])[d] = Dot(row.data(), &hidden[i * width], width);
+        out.Row<float>(expert.slots[i])[d] =
+            Dot(row.data(), &hidden[i * width], width) + BiasAt(expert.down_bias, d);
       }
     }
+  }
+}
+
+void ReferenceBackend::IdentityExperts(const TensorView& x, const TensorView& ids, int num_experts,
+                                       const TensorView& out) {
+  TC_CHECK(out.rows() == ids.num_elems() && out.cols() == x.cols());
+  for (int64_t slot = 0; slot < ids.num_elems(); ++slot) {
+    if (ids.Row<int32_t>(0)[slot] < num_experts) continue;
+    std::copy_n(x.Row<float>(slot / ids.cols()), x.cols(), out.Row<float>(slot));
   }
 }
 
@@ -250,10 +310,124 @@ void ReferenceBackend::SiluMul(const TensorView& gate, const TensorView& up,
   }
 }
 
+void ReferenceBackend::Multiply(const TensorView& a, const TensorView& b, const TensorView& out) {
+  TC_CHECK(a.rows() == out.rows() && b.rows() == out.rows() && a.cols() == out.cols() &&
+           b.cols() == out.cols());
+  for (int64_t n = 0; n < out.rows(); ++n) {
+    for (int64_t i = 0; i < out.cols(); ++i) {
+      out.Row<float>(n)[i] = a.Row<float>(n)[i] * b.Row<float>(n)[i];
+    }
+  }
+}
+
+void ReferenceBackend::SigmoidMul(const TensorView& gate, const TensorView& x) {
+  TC_CHECK(gate.rows() == x.rows() && (gate.cols() == x.cols() || gate.cols() == 1));
+  for (int64_t n = 0; n < x.rows(); ++n) {
+    for (int64_t i = 0; i < x.cols(); ++i) {
+      x.Row<float>(n)[i] *= Sigmoid(gate.Row<float>(n)[gate.cols() == 1 ? 0 : i]);
+    }
+  }
+}
+
+void ReferenceBackend::CopyHeads(const TensorView& x, const TensorView& out) {
+  TC_CHECK(x.rank == 3 && out.rank == 3 && x.shape[0] == out.shape[0] && x.cols() == out.cols() &&
+           (x.shape[1] == out.shape[1] || x.shape[1] == 1));
+  const int64_t heads = out.shape[1];
+  for (int64_t r = 0; r < out.rows(); ++r) {
+    const int64_t source = x.shape[1] == heads ? r : r / heads;
+    std::copy_n(x.Row<float>(source), x.cols(), out.Row<float>(r));
+  }
+}
+
+void ReferenceBackend::CausalConv(const TensorView& x, const TensorView& weight, bool silu,
+                                  const StateArgs& state) {
+  TC_CHECK(weight.rows() == x.cols() && state.state.cols() == (weight.cols() - 1) * x.cols());
+  for (int64_t s = 0; s < state.slots.num_elems(); ++s) {
+    ConvChannels(x, weight, silu, state, s, 0, x.cols());
+  }
+}
+
+void ReferenceBackend::ConvChannels(const TensorView& x, const TensorView& weight, bool silu,
+                                    const StateArgs& args, int64_t seq, int64_t first,
+                                    int64_t last) {
+  const int64_t channels = x.cols(), kernel = weight.cols();
+  const int32_t* cu = args.cu_seqlens.Row<int32_t>(0);
+  const bool fresh = args.positions.Row<int32_t>(0)[cu[seq]] == 0;
+  float* state = args.state.Row<float>(args.slots.Row<int32_t>(0)[seq]);  // [kernel - 1, channels]
+  std::vector<float> window(static_cast<size_t>(kernel));                 // inputs, oldest first
+  for (int64_t c = first; c < last; ++c) {
+    for (int64_t j = 0; j + 1 < kernel; ++j) {
+      window[static_cast<size_t>(j)] = fresh ? 0.0f : state[j * channels + c];
+    }
+    for (int64_t t = cu[seq]; t < cu[seq + 1]; ++t) {
+      window.back() = x.Row<float>(t)[c];
+      const float sum = Dot(weight.Row<float>(c), window.data(), kernel);
+      x.Row<float>(t)[c] = silu ? Silu(sum) : sum;
+      std::copy(window.begin() + 1, window.end(), window.begin());
+    }
+    for (int64_t j = 0; j + 1 < kernel; ++j) {
+      state[j * channels + c] = window[static_cast<size_t>(j)];
+    }
+  }
+}
+
+void ReferenceBackend::GatedDeltaRule(const DeltaRuleArgs& args) {
+  for (int64_t s = 0; s < args.state.slots.num_elems(); ++s) {
+    for (int64_t h = 0; h < args.v.shape[1]; ++h) DeltaRuleHead(args, s, h);
+  }
+}
+
+void ReferenceBackend::DeltaRuleHead(const DeltaRuleArgs& args, int64_t seq, int64_t head) {
+  constexpr float kEps = 1e-6f;  // of the norms, as the reference implementation
+  const int64_t key_dim = args.k.cols(), value_dim = args.v.cols(), num_heads = args.v.shape[1];
+  const int64_t num_key_heads = args.k.shape[1], key_head = head / (num_heads / num_key_heads);
+  TC_CHECK(num_heads % num_key_heads == 0 &&
+           args.state.state.cols() == num_heads * key_dim * value_dim);
+  const int32_t* cu = args.state.cu_seqlens.Row<int32_t>(0);
+  float* memory = args.state.state.Row<float>(args.state.slots.Row<int32_t>(0)[seq]) +
+                  head * key_dim * value_dim;  // [key_dim, value_dim]
+  if (args.state.positions.Row<int32_t>(0)[cu[seq]] == 0) {
+    std::fill_n(memory, key_dim * value_dim, 0.0f);
+  }
+  std::vector<float> delta(static_cast<size_t>(value_dim));
+  for (int64_t t = cu[seq]; t < cu[seq + 1]; ++t) {
+    const float* q = args.q.Row<float>(t * num_key_heads + key_head);
+    const float* k = args.k.Row<float>(t * num_key_heads + key_head);
+    const float* v = args.v.Row<float>(t * num_heads + head);
+    float* out = args.out.Row<float>(t * num_heads + head);
+    const float q_scale =
+        1.0f / std::sqrt((Dot(q, q, key_dim) + kEps) * static_cast<float>(key_dim));
+    const float k_scale = 1.0f / std::sqrt(Dot(k, k, key_dim) + kEps);
+    const float x = args.a.Row<float>(t)[head] + args.dt_bias.Row<float>(0)[head];
+    const float softplus = x > 20.0f ? x : std::log1p(std::exp(x));
+    const float decay = std::exp(args.a_scale.Row<float>(0)[head] * softplus);
+    const float beta = Sigmoid(args.beta.Row<float>(t)[head]);
+    std::fill(delta.begin(), delta.end(), 0.0f);
+    for (int64_t i = 0; i < key_dim; ++i) {
+      for (int64_t j = 0; j < value_dim; ++j) {
+        memory[i * value_dim + j] *= decay;
+        delta[j] += k[i] * k_scale * memory[i * value_dim + j];
+      }
+    }
+    for (int64_t j = 0; j < value_dim; ++j) delta[j] = beta * (v[j] - delta[j]);
+    std::fill_n(out, value_dim, 0.0f);
+    for (int64_t i = 0; i < key_dim; ++i) {
+      for (int64_t j = 0; j < value_dim; ++j) {
+        memory[i * value_dim + j] += k[i] * k_scale * delta[j];
+        out[j] += q[i] * q_scale * memory[i * value_dim + j];
+      }
+    }
+  }
+}
+
 void ReferenceBackend::AddScaled(const TensorView& x, float scale, const TensorView& acc) {
   for (int64_t n = 0; n < x.rows(); ++n) {
     for (int64_t i = 0; i < x.cols(); ++i) acc.Row<float>(n)[i] += scale * x.Row<float>(n)[i];
   }
+}
+
+void ReferenceBackend::Fill(const TensorView& x, float value) {
+  for (int64_t n = 0; n < x.rows(); ++n) std::fill_n(x.Row<float>(n), x.cols(), value);
 }
 
 void ReferenceBackend::Scale(const TensorView& x, float scale) {

@@ -105,10 +105,48 @@ TEST_P(GoldenTest, GreedyIsReproducedAloneAndAmongOthers) {
   EXPECT_EQ(engine->Load().kv_blocks_used, 0);
 }
 
+// Latent attention in its two forms: absorbed, as everywhere above, and plain.
+class PlainMlaTest : public GoldenTest {};
+
+TEST_P(PlainMlaTest, AgreesWithTheAbsorbedForm) {
+  const std::vector<int32_t> prompt = ToTokens(reference_["prompt"]);
+  EngineOptions plain_options = Options();
+  plain_options.mla_form = MlaForm::kPlain;
+  const auto absorbed = MakeEngine(Options()), plain = MakeEngine(std::move(plain_options));
+  ASSERT_NE(absorbed, nullptr);
+  ASSERT_NE(plain, nullptr);
+  EXPECT_GT(plain->kv_bytes(), absorbed->kv_bytes());
+  const ScoreOutput expected = Score(absorbed.get(), prompt), actual = Score(plain.get(), prompt);
+  const PlainTensor& reference = reference_["logits"];
+  const size_t vocab = static_cast<size_t>(reference.shape[1]);
+  for (size_t t = 0; t < prompt.size(); ++t) {
+    const double largest = Largest(reference.f32);
+    ASSERT_LE(MaxError(actual.logits[t], expected.logits[t].data(), largest), tolerance());
+    ASSERT_LE(MaxError(actual.logits[t], &reference.f32[t * vocab], largest), tolerance());
+  }
+  const std::vector<int32_t> greedy = ToTokens(reference_["greedy"]);
+  EXPECT_EQ(Greedy(plain.get(), {prompt}, static_cast<int64_t>(greedy.size()))[0], greedy);
+}
+
+std::vector<GoldenCase> MlaCases() {
+  std::vector<GoldenCase> cases;
+  for (const char* folder : {"deepseek_v2", "deepseek_v2-group", "deepseek_v3", "longcat_flash"}) {
+    for (const char* backend : {"reference", "cpu"}) cases.push_back({folder, false, backend});
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PlainMlaTest, testing::ValuesIn(MlaCases()), NameOf);
+
 std::vector<GoldenCase> Cases() {
   std::vector<GoldenCase> cases;
-  for (const char* folder : {"llama", "llama3-rope", "mixtral", "qwen3_moe", "qwen3_moe-bf16",
-                             "olmoe", "olmoe-clip", "granitemoe", "granitemoeshared"}) {
+  for (const char* folder :
+       {"deepseek_v2",    "deepseek_v2-group", "deepseek_v3",     "dots1",       "ernie4_5_moe",
+        "glm4_moe",       "gpt_oss",           "gpt_oss-mxfp4",   "granitemoe",  "granitemoeshared",
+        "hunyuan_v1_moe", "lfm2_moe",          "llama",           "llama3-rope", "longcat_flash",
+        "minimax_m2",     "mixtral",           "mixtral-swa",     "olmoe",       "olmoe-clip",
+        "phimoe",         "qwen2_moe",         "qwen2_moe-plain", "qwen3",       "qwen3_moe",
+        "qwen3_moe-bf16", "qwen3_next"}) {
     for (bool gguf : {false, true}) {
       for (const char* backend : {"reference", "cpu"}) cases.push_back({folder, gguf, backend});
     }

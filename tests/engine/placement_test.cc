@@ -118,7 +118,9 @@ TEST_P(ExpertPlacementTest, KvBlocksOfAnySizeInAnyOrder) {
 
 INSTANTIATE_TEST_SUITE_P(All, ExpertPlacementTest,
                          testing::Values("qwen3_moe", "granitemoeshared", "olmoe-clip", "mixtral",
-                                         "olmoe", "granitemoe", "qwen3_moe-bf16"),
+                                         "olmoe", "granitemoe", "qwen3_moe-bf16", "deepseek_v3",
+                                         "gpt_oss-mxfp4", "longcat_flash", "lfm2_moe",
+                                         "qwen3_next"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -218,7 +220,11 @@ std::vector<std::tuple<const char*, const char*>> ContractCases() {
       {"qwen3_moe", ""},
       {"quantised/qwen3_moe-q4_k_m.gguf", ""},
       {"qwen3_moe", "scalar"},
-      {"quantised/qwen3_moe-q4_k_m.gguf", "scalar"}};
+      {"quantised/qwen3_moe-q4_k_m.gguf", "scalar"},
+      {"deepseek_v3", ""},
+      {"gpt_oss-mxfp4", ""},
+      {"lfm2_moe", ""},
+      {"qwen3_next", ""}};
   return cases;
 }
 

@@ -2,6 +2,7 @@
 // do not show.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -100,40 +101,211 @@ TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
     rows.push_back(n);
     slots.push_back(kTokens - 1 - n);
   }
-  const ExpertWork whole = {gate.view, up.view, down.view, rows, slots};
-  Matrix expected(kTokens, kHidden, nullptr), actual(kTokens, kHidden, nullptr),
-      split(kTokens, kHidden, nullptr);
-  Make("reference")->ExpertFfn(x.view, {&whole, 1}, expected.view);
-  Make("cpu", 2)->ExpertFfn(x.view, {&whole, 1}, actual.view);
-  const absl::Span<const int32_t> all_rows = rows, all_slots = slots;
-  const ExpertWork parts[] = {
-      {gate.view, up.view, down.view, all_rows.subspan(0, 2), all_slots.subspan(0, 2)},
-      {gate.view, up.view, down.view, all_rows.subspan(2), all_slots.subspan(2)}};
-  Make("cpu", 1)->ExpertFfn(x.view, parts, split.view);
-  for (size_t i = 0; i < expected.values.size(); ++i) {
-    ASSERT_NEAR(actual.values[i], expected.values[i], 1e-2);
-    ASSERT_EQ(actual.values[i], split.values[i]);
+  const Matrix width_bias(2, kWidth, &random), hidden_bias(1, kHidden, &random);
+  ExpertWork whole;
+  whole.gate = gate.view;
+  whole.up = up.view;
+  whole.down = down.view;
+  whole.gate_bias = RowsOf(width_bias.view, 0, 1);
+  whole.up_bias = RowsOf(width_bias.view, 1, 1);
+  whole.down_bias = hidden_bias.view;
+  whole.rows = rows;
+  whole.slots = slots;
+  ExpertWork parts[] = {whole, whole};
+  parts[0].rows = whole.rows.subspan(0, 2);
+  parts[0].slots = whole.slots.subspan(0, 2);
+  parts[1].rows = whole.rows.subspan(2);
+  parts[1].slots = whole.slots.subspan(2);
+  for (const Activation activation : {Activation::kSilu, Activation::kSwigluOai}) {
+    Matrix expected(kTokens, kHidden, nullptr), actual(kTokens, kHidden, nullptr),
+        split(kTokens, kHidden, nullptr);
+    Make("reference")->ExpertFfn(x.view, {&whole, 1}, activation, expected.view);
+    Make("cpu", 2)->ExpertFfn(x.view, {&whole, 1}, activation, actual.view);
+    Make("cpu", 1)->ExpertFfn(x.view, parts, activation, split.view);
+    for (size_t i = 0; i < expected.values.size(); ++i) {
+      ASSERT_NEAR(actual.values[i], expected.values[i], 1e-2);
+      ASSERT_EQ(actual.values[i], split.values[i]);
+    }
   }
 }
 
-TEST(ReferenceBackend, RoutingBreaksTiesTowardsLowerIdsAndNormalisesAsAsked) {
+TEST(CpuBackend, ProductsByHeadMatchTheReferenceAndTheirSingleRows) {
+  std::mt19937 random(6);
+  constexpr int64_t kHeads = 3, kIn = 40, kOut = 70, kTokens = 5, kStride = 48;
+  const Matrix weight(kHeads * kOut, kIn, &random), x(kTokens * kHeads, kStride, &random);
+  TensorView strided = Reshape(x.view, {kTokens, kHeads, kStride});
+  strided.shape[2] = kIn;  // the first columns of longer rows
+  Matrix expected(kTokens * kHeads, kOut, nullptr), actual(kTokens * kHeads, kOut, nullptr),
+      alone(kHeads, kOut, nullptr);
+  const std::vector<TokenRole> roles(kTokens, TokenRole::kPrompt);
+  const auto cpu = Make("cpu");
+  Make("reference")
+      ->HeadMatMul(strided, roles, weight.view, Reshape(expected.view, {kTokens, kHeads, kOut}));
+  cpu->HeadMatMul(strided, roles, weight.view, Reshape(actual.view, {kTokens, kHeads, kOut}));
+  for (size_t i = 0; i < expected.values.size(); ++i)
+    ASSERT_NEAR(actual.values[i], expected.values[i], 1e-4);
+  TensorView last = strided;
+  last.data = strided.Row<void>((kTokens - 1) * kHeads);
+  last.shape[0] = 1;
+  cpu->HeadMatMul(last, {roles.data(), 1}, weight.view, Reshape(alone.view, {1, kHeads, kOut}));
+  for (size_t i = 0; i < alone.values.size(); ++i)
+    ASSERT_EQ(alone.values[i], actual.values[(kTokens - 1) * kHeads * kOut + i]);
+}
+
+TEST(CpuBackend, LayerNormHasMeanZeroAndVarianceOneBeforeWeightAndBias) {
+  std::mt19937 random(7);
+  const Matrix x(700, 33, &random), weight(1, 33, &random), bias(1, 33, &random);
+  Matrix out(700, 33, nullptr);
+  Make("cpu")->LayerNorm(x.view, weight.view, bias.view, 0.0f, out.view);
+  for (int64_t n : {0, 1, 699}) {
+    double mean = 0.0, variance = 0.0;
+    for (int64_t i = 0; i < 33; ++i) mean += x.view.Row<float>(n)[i] / 33.0;
+    for (int64_t i = 0; i < 33; ++i) variance += std::pow(x.view.Row<float>(n)[i] - mean, 2) / 33.0;
+    for (int64_t i = 0; i < 33; ++i) {
+      const double normal = (x.view.Row<float>(n)[i] - mean) / std::sqrt(variance);
+      ASSERT_NEAR(out.view.Row<float>(n)[i], normal * weight.values[i] + bias.values[i], 1e-4);
+    }
+  }
+}
+
+// Two sequences of 7 and 5 tokens at slots 2 and 0, whole and cut into steps: the same outputs.
+class StateTest : public testing::TestWithParam<const char*> {
+ protected:
+  static constexpr int64_t kTokens = 12;
+  // Runs rows [begins[s], begins[s] + counts[s]) of each sequence with `op`.
+  template <class Op>
+  static void Step(std::vector<int32_t> begins, std::vector<int32_t> counts, TensorView state,
+                   Op op) {
+    const int32_t first_rows[] = {0, 7};
+    std::vector<int32_t> slots = {2, 0}, cu = {0}, positions, rows;
+    for (int s = 0; s < 2; ++s) {
+      for (int32_t i = 0; i < counts[s]; ++i) {
+        positions.push_back(begins[s] + i);
+        rows.push_back(first_rows[s] + begins[s] + i);
+      }
+      cu.push_back(static_cast<int32_t>(positions.size()));
+    }
+    const int64_t n = static_cast<int64_t>(rows.size());
+    op(rows, StateArgs{state, MakeView(slots.data(), DType::kI32, {2}),
+                       MakeView(cu.data(), DType::kI32, {3}),
+                       MakeView(positions.data(), DType::kI32, {n})});
+  }
+};
+
+TEST_P(StateTest, ConvolutionsAreTheSameWholeAndInSteps) {
+  std::mt19937 random(8);
+  constexpr int64_t kChannels = 300, kKernel = 4;
+  const auto backend = Make(GetParam());
+  const Matrix x(kTokens, kChannels, &random), weight(kChannels, kKernel, &random);
+  const auto run =
+      [&](const std::vector<std::pair<std::vector<int32_t>, std::vector<int32_t>>>& steps) {
+        Matrix out(kTokens, kChannels, nullptr), state(3, (kKernel - 1) * kChannels, &random);
+        for (const auto& [begins, counts] : steps) {
+          Step(begins, counts, state.view,
+               [&](const std::vector<int32_t>& rows, const StateArgs& args) {
+                 Matrix part(static_cast<int64_t>(rows.size()), kChannels, nullptr);
+                 for (size_t i = 0; i < rows.size(); ++i)
+                   std::copy_n(x.view.Row<float>(rows[i]), kChannels,
+                               part.view.Row<float>(static_cast<int64_t>(i)));
+                 backend->CausalConv(part.view, weight.view, true, args);
+                 for (size_t i = 0; i < rows.size(); ++i)
+                   std::copy_n(part.view.Row<float>(static_cast<int64_t>(i)), kChannels,
+                               out.view.Row<float>(rows[i]));
+               });
+        }
+        return out.values;
+      };
+  const std::vector<float> whole = run({{{0, 0}, {7, 5}}});
+  EXPECT_EQ(run({{{0, 0}, {1, 4}}, {{1, 4}, {1, 1}}, {{2, 5}, {5, 0}}}), whole);
+  // Token 5 of the first sequence, by the formula.
+  for (int64_t c : {int64_t{0}, kChannels - 1}) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < kKernel; ++j)
+      sum += static_cast<double>(weight.view.Row<float>(c)[j]) * x.view.Row<float>(2 + j)[c];
+    EXPECT_NEAR(whole[static_cast<size_t>(5 * kChannels + c)], sum / (1.0 + std::exp(-sum)), 1e-5);
+  }
+}
+
+TEST_P(StateTest, TheDeltaRuleRemembersAndIsTheSameWholeAndInSteps) {
+  std::mt19937 random(9);
+  constexpr int64_t kHeads = 4, kKeyHeads = 2, kKey = 8, kValue = 6;
+  const auto backend = Make(GetParam());
+  const Matrix q(kTokens, kKeyHeads * kKey, &random), k(kTokens, kKeyHeads * kKey, &random),
+      v(kTokens, kHeads * kValue, &random), beta(kTokens, kHeads, &random),
+      a(kTokens, kHeads, &random), dt_bias(1, kHeads, &random);
+  Matrix a_scale(1, kHeads, nullptr);
+  for (float& s : a_scale.values) s = -0.5f;
+  const auto run =
+      [&](const std::vector<std::pair<std::vector<int32_t>, std::vector<int32_t>>>& steps) {
+        Matrix out(kTokens, kHeads * kValue, nullptr), state(3, kHeads * kKey * kValue, &random);
+        for (const auto& [begins, counts] : steps) {
+          Step(begins, counts, state.view,
+               [&](const std::vector<int32_t>& rows, const StateArgs& args) {
+                 const int64_t n = static_cast<int64_t>(rows.size());
+                 const auto gather = [&](const Matrix& all) {
+                   Matrix part(n, all.view.cols(), nullptr);
+                   for (int64_t i = 0; i < n; ++i)
+                     std::copy_n(all.view.Row<float>(rows[static_cast<size_t>(i)]), all.view.cols(),
+                                 part.view.Row<float>(i));
+                   return part;
+                 };
+                 const Matrix pq = gather(q), pk = gather(k), pv = gather(v), pb = gather(beta),
+                              pa = gather(a);
+                 Matrix part(n, kHeads * kValue, nullptr);
+                 backend->GatedDeltaRule({.q = Reshape(pq.view, {n, kKeyHeads, kKey}),
+                                          .k = Reshape(pk.view, {n, kKeyHeads, kKey}),
+                                          .v = Reshape(pv.view, {n, kHeads, kValue}),
+                                          .beta = pb.view,
+                                          .a = pa.view,
+                                          .a_scale = a_scale.view,
+                                          .dt_bias = dt_bias.view,
+                                          .state = args,
+                                          .out = Reshape(part.view, {n, kHeads, kValue})});
+                 for (int64_t i = 0; i < n; ++i)
+                   std::copy_n(part.view.Row<float>(i), kHeads * kValue,
+                               out.view.Row<float>(rows[static_cast<size_t>(i)]));
+               });
+        }
+        return out.values;
+      };
+  const std::vector<float> whole = run({{{0, 0}, {7, 5}}});
+  EXPECT_EQ(run({{{0, 0}, {1, 4}}, {{1, 4}, {1, 1}}, {{2, 5}, {5, 0}}}), whole);
+  // The first token: S = k (b v)^T, so out = (q.k) b v, with q and k of length one.
+  double qk = 0.0, qq = 0.0, kk = 0.0;
+  for (int64_t i = 0; i < kKey; ++i) {
+    qk += static_cast<double>(q.values[i]) * k.values[i];
+    qq += static_cast<double>(q.values[i]) * q.values[i];
+    kk += static_cast<double>(k.values[i]) * k.values[i];
+  }
+  const double share = qk / std::sqrt(qq * kk * kKey) / (1.0 + std::exp(-beta.values[0]));
+  for (int64_t j = 0; j < kValue; ++j) EXPECT_NEAR(whole[j], share * v.values[j], 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, StateTest, testing::Values("reference", "cpu"));
+
+TEST(ReferenceBackend, CopiesMultipliesAndGatesStridedRows) {
   const auto backend = Make("reference");
-  std::vector<float> logits = {1.0f, 3.0f, 3.0f, 0.0f}, weights(2);
-  std::vector<int32_t> ids(2);
-  const TensorView logits_view = MakeView(logits.data(), DType::kF32, {1, 4});
-  const TensorView ids_view = MakeView(ids.data(), DType::kI32, {1, 2}),
-                   weights_view = MakeView(weights.data(), DType::kF32, {1, 2});
-  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = true, .normalize = true},
-                     ids_view, weights_view);
-  EXPECT_EQ(ids, (std::vector<int32_t>{1, 2}));
-  EXPECT_FLOAT_EQ(weights[0], 0.5f);
-  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = true, .normalize = false},
-                     ids_view, weights_view);
-  EXPECT_LT(weights[0], 0.5f);
-  EXPECT_NEAR(weights[0], std::exp(3.0) / (std::exp(1.0) + 2 * std::exp(3.0) + 1.0), 1e-6);
-  backend->RouteTopK(logits_view, {.top_k = 2, .softmax_before_top_k = false, .normalize = false},
-                     ids_view, weights_view);
-  EXPECT_FLOAT_EQ(weights[0], 0.5f);
+  std::vector<float> x = {1, 2, 9, 3, 4, 9}, out(8, 0.0f), gate = {0.0f, 100.0f};
+  TensorView rows = MakeView(x.data(), DType::kF32, {2, 1, 3});
+  rows.shape[2] = 2;  // [2, 1, 2] of rows of 3
+  backend->CopyHeads(rows, MakeView(out.data(), DType::kF32, {2, 2, 2}));
+  EXPECT_EQ(out, (std::vector<float>{1, 2, 1, 2, 3, 4, 3, 4}));
+  const TensorView pairs = MakeView(out.data(), DType::kF32, {4, 2});
+  backend->Multiply(pairs, pairs, pairs);
+  EXPECT_EQ(out, (std::vector<float>{1, 4, 1, 4, 9, 16, 9, 16}));
+  TensorView first = RowsOf(pairs, 0, 2);
+  backend->SigmoidMul(MakeView(gate.data(), DType::kF32, {2, 1}), first);
+  EXPECT_EQ(out, (std::vector<float>{0.5f, 2, 1, 4, 9, 16, 9, 16}));
+}
+
+TEST(ReferenceBackend, IdentityExpertsReturnTheirInputAndLeaveTheOthersAlone) {
+  const auto backend = Make("reference");
+  std::vector<float> x = {1, 2, 3, 4}, out(8, -1.0f);
+  std::vector<int32_t> ids = {0, 5, 4, 3};
+  backend->IdentityExperts(MakeView(x.data(), DType::kF32, {2, 2}),
+                           MakeView(ids.data(), DType::kI32, {2, 2}), 4,
+                           MakeView(out.data(), DType::kF32, {4, 2}));
+  EXPECT_EQ(out, (std::vector<float>{-1, -1, 1, 2, 3, 4, -1, -1}));
 }
 
 TEST(AllocateHost, RefusesWhatDoesNotExist) {

@@ -207,6 +207,13 @@ TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
       const double expected = gate[i] / (1.0 + std::exp(-static_cast<double>(gate[i]))) * up[i];
       ASSERT_NEAR(out[i], expected, 1e-6 * (1.0 + std::fabs(expected)));
     }
+    kernels().swiglu_oai(gate.data(), up.data(), n, out.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const double g = std::min(static_cast<double>(gate[i]), 7.0),
+                   u = std::clamp(static_cast<double>(up[i]), -7.0, 7.0);
+      const double expected = g / (1.0 + std::exp(-1.702 * g)) * (u + 1.0);
+      ASSERT_NEAR(out[i], expected, 1e-6 * (1.0 + std::fabs(expected)));
+    }
     kernels().rms_norm(gate.data(), up.data(), 1e-5f, n, out.data());
     double square = 0.0;
     for (float g : gate) square += static_cast<double>(g) * g;
@@ -215,6 +222,14 @@ TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
       ASSERT_NEAR(out[i], expected, 1e-5 * (1.0 + std::fabs(expected)));
     }
   }
+  // Beyond the limits only they count.
+  const std::vector<float> high = {9.0f, 1e30f, -1e30f}, far = {-1e30f, 9.0f, 3.0f};
+  std::vector<float> limited(3);
+  kernels().swiglu_oai(high.data(), far.data(), 3, limited.data());
+  const float seven = 7.0f / (1.0f + std::exp(-1.702f * 7.0f));
+  EXPECT_NEAR(limited[0], seven * -6.0f, 1e-4f);
+  EXPECT_NEAR(limited[1], seven * 8.0f, 1e-4f);
+  EXPECT_NEAR(limited[2], 0.0f, 1e-4f);
   // Far out it must not overflow or turn into NaN.
   const std::vector<float> extreme = {-1e30f, -200.0f, -88.0f, 0.0f, 88.0f, 200.0f, 1e30f};
   const std::vector<float> ones(extreme.size(), 1.0f);
@@ -228,7 +243,9 @@ TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
 }
 
 TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
-  constexpr int64_t kHeadDim = 40, kBlock = 4, kHeads = 2;  // 40: vectors and a tail
+  // 40 and 21: vectors and a tail. The values are the first columns of longer rows, as in latent
+  // attention.
+  constexpr int64_t kHeadDim = 40, kValueDim = 21, kBlock = 4, kHeads = 2;
   constexpr int kQueries = 3;
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (int64_t last : {0, 1, 15, 16, 17, 33}) {
@@ -250,12 +267,29 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
       }
       std::vector<int32_t> table = {3, 9, 0, 7, 12, 1, 5, 11, 2};
       const std::vector<float> q = RandomFloats(kQueries * kHeadDim, &random_);
-      std::vector<float> scores(kQueries * 64), out(kQueries * kHeadDim);
+      std::vector<float> scores(kQueries * 64), out(kQueries * kValueDim);
+      const std::vector<float> sinks = RandomFloats(kQueries, &random_);
+      const bool sink = last % 2 == 1;
       const int64_t first = last > 20 ? last - 9 : 0;  // a window
-      const AttendArgs args = {
-          q.data(),      kQueries,  kHeadDim, k_cache.data(), v_cache.data(), dtype, row_bytes,
-          kHeads,        1,         kBlock,   table.data(),   first,          last,  0.25f,
-          scores.data(), out.data()};
+      AttendArgs args = {};
+      args.q = q.data();
+      args.num_queries = kQueries;
+      args.key_dim = kHeadDim;
+      args.value_dim = kValueDim;
+      args.k_cache = k_cache.data();
+      args.v_cache = v_cache.data();
+      args.cache_dtype = dtype;
+      args.k_row_bytes = args.v_row_bytes = row_bytes;
+      args.num_kv_heads = kHeads;
+      args.head = 1;
+      args.block_size = kBlock;
+      args.block_table = table.data();
+      args.first = first;
+      args.last = last;
+      args.sinks = sink ? sinks.data() : nullptr;
+      args.scale = 0.25f;
+      args.scores = scores.data();
+      args.out = out.data();
       kernels().attend(&args);
       const auto row = [&](const std::vector<uint8_t>& cache, int64_t position) {
         const int64_t slot = table[position / kBlock] * kBlock + position % kBlock;
@@ -266,7 +300,7 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
       };
       for (int g = 0; g < kQueries; ++g) {
         std::vector<double> weights;
-        double total = 0.0;
+        double total = sink ? std::exp(static_cast<double>(sinks[static_cast<size_t>(g)])) : 0.0;
         for (int64_t p = first; p <= last; ++p) {
           double dot = 0.0;
           const std::vector<float> key = row(k_cache, p);
@@ -275,11 +309,11 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
           weights.push_back(std::exp(0.25 * dot));
           total += weights.back();
         }
-        for (int64_t i = 0; i < kHeadDim; ++i) {
+        for (int64_t i = 0; i < kValueDim; ++i) {
           double expected = 0.0;
           for (int64_t p = first; p <= last; ++p)
             expected += weights[p - first] / total * row(v_cache, p)[i];
-          ASSERT_NEAR(out[g * kHeadDim + i], expected, 1e-5)
+          ASSERT_NEAR(out[g * kValueDim + i], expected, 1e-5)
               << GetFormat(dtype).name << " last " << last;
         }
       }

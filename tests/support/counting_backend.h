@@ -39,7 +39,7 @@ class CountingBackend : public ReferenceBackend {
   void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
                const TensorView& k_cache, const TensorView& v_cache) override {
     stored_[k_cache.data] = k_cache.bytes();
-    stored_[v_cache.data] = v_cache.bytes();
+    if (!v.empty()) stored_[v_cache.data] = v_cache.bytes();
     ReferenceBackend::StoreKv(k, v, slots, k_cache, v_cache);
   }
   void Attention(const AttentionArgs& args) override {

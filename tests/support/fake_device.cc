@@ -24,6 +24,10 @@ TensorView Real(const TensorView& view) {
   return real;
 }
 
+StateArgs Real(const StateArgs& args) {
+  return {Real(args.state), Real(args.slots), Real(args.cu_seqlens), Real(args.positions)};
+}
+
 void FreeTagged(void*, void* data, int64_t) { std::free(Real(data)); }
 
 }  // namespace
@@ -66,6 +70,11 @@ void FakeDevice::RmsNorm(const TensorView& x, const TensorView& weight, float ep
   Enqueue([=, this] { reference_.RmsNorm(Real(x), Real(weight), eps, Real(out)); });
 }
 
+void FakeDevice::LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                           float eps, const TensorView& out) {
+  Enqueue([=, this] { reference_.LayerNorm(Real(x), Real(weight), Real(bias), eps, Real(out)); });
+}
+
 void FakeDevice::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
                         absl::Span<const Projection> projections) {
   std::vector<TokenRole> kept_roles(roles.begin(), roles.end());
@@ -73,6 +82,12 @@ void FakeDevice::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
   for (const Projection& p : projections)
     kept.push_back({Real(p.weight), Real(p.bias), Real(p.out)});
   Enqueue([=, this] { reference_.MatMul(Real(x), kept_roles, kept); });
+}
+
+void FakeDevice::HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+                            const TensorView& weight, const TensorView& out) {
+  std::vector<TokenRole> kept(roles.begin(), roles.end());
+  Enqueue([=, this] { reference_.HeadMatMul(Real(x), kept, Real(weight), Real(out)); });
 }
 
 void FakeDevice::Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) {
@@ -91,7 +106,7 @@ void FakeDevice::StoreKv(const TensorView& k, const TensorView& v, const TensorV
 void FakeDevice::Attention(const AttentionArgs& args) {
   AttentionArgs real = args;
   for (TensorView* view : {&real.q, &real.k_cache, &real.v_cache, &real.block_tables, &real.seq_idx,
-                           &real.positions, &real.out}) {
+                           &real.positions, &real.sinks, &real.out}) {
     *view = Real(*view);
   }
   Enqueue([=, this] { reference_.Attention(real); });
@@ -99,11 +114,13 @@ void FakeDevice::Attention(const AttentionArgs& args) {
 
 void FakeDevice::RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                            const TensorView& weights) {
-  Enqueue([=, this] { reference_.RouteTopK(Real(logits), args, Real(ids), Real(weights)); });
+  RouteArgs real = args;
+  real.bias = Real(args.bias);
+  Enqueue([=, this] { reference_.RouteTopK(Real(logits), real, Real(ids), Real(weights)); });
 }
 
 void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
-                           const TensorView& out) {
+                           Activation activation, const TensorView& out) {
   ++num_expert_calls_;
   struct Kept {
     ExpertWork work;
@@ -111,7 +128,14 @@ void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> exp
   };
   std::vector<Kept> kept;
   for (const ExpertWork& e : experts) {
-    kept.push_back({{Real(e.gate), Real(e.up), Real(e.down), {}, {}},
+    kept.push_back({{Real(e.gate),
+                     Real(e.up),
+                     Real(e.down),
+                     Real(e.gate_bias),
+                     Real(e.up_bias),
+                     Real(e.down_bias),
+                     {},
+                     {}},
                     {e.rows.begin(), e.rows.end()},
                     {e.slots.begin(), e.slots.end()}});
   }
@@ -122,8 +146,13 @@ void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> exp
       work.back().rows = k.rows;
       work.back().slots = k.slots;
     }
-    reference_.ExpertFfn(Real(x), work, Real(out));
+    reference_.ExpertFfn(Real(x), work, activation, Real(out));
   });
+}
+
+void FakeDevice::IdentityExperts(const TensorView& x, const TensorView& ids, int num_experts,
+                                 const TensorView& out) {
+  Enqueue([=, this] { reference_.IdentityExperts(Real(x), Real(ids), num_experts, Real(out)); });
 }
 
 void FakeDevice::CombineExperts(const TensorView& expert_out, const TensorView& weights,
@@ -136,8 +165,39 @@ void FakeDevice::SiluMul(const TensorView& gate, const TensorView& up, const Ten
   Enqueue([=, this] { reference_.SiluMul(Real(gate), Real(up), Real(out)); });
 }
 
+void FakeDevice::Multiply(const TensorView& a, const TensorView& b, const TensorView& out) {
+  Enqueue([=, this] { reference_.Multiply(Real(a), Real(b), Real(out)); });
+}
+
+void FakeDevice::SigmoidMul(const TensorView& gate, const TensorView& x) {
+  Enqueue([=, this] { reference_.SigmoidMul(Real(gate), Real(x)); });
+}
+
+void FakeDevice::CopyHeads(const TensorView& x, const TensorView& out) {
+  Enqueue([=, this] { reference_.CopyHeads(Real(x), Real(out)); });
+}
+
+void FakeDevice::CausalConv(const TensorView& x, const TensorView& weight, bool silu,
+                            const StateArgs& state) {
+  Enqueue([=, this] { reference_.CausalConv(Real(x), Real(weight), silu, Real(state)); });
+}
+
+void FakeDevice::GatedDeltaRule(const DeltaRuleArgs& args) {
+  DeltaRuleArgs real = args;
+  for (TensorView* view :
+       {&real.q, &real.k, &real.v, &real.beta, &real.a, &real.a_scale, &real.dt_bias, &real.out}) {
+    *view = Real(*view);
+  }
+  real.state = Real(args.state);
+  Enqueue([=, this] { reference_.GatedDeltaRule(real); });
+}
+
 void FakeDevice::AddScaled(const TensorView& x, float scale, const TensorView& acc) {
   Enqueue([=, this] { reference_.AddScaled(Real(x), scale, Real(acc)); });
+}
+
+void FakeDevice::Fill(const TensorView& x, float value) {
+  Enqueue([=, this] { reference_.Fill(Real(x), value); });
 }
 
 void FakeDevice::Scale(const TensorView& x, float scale) {

@@ -31,20 +31,33 @@ class FakeDevice : public Backend {
                    const TensorView& out) override;
   void RmsNorm(const TensorView& x, const TensorView& weight, float eps,
                const TensorView& out) override;
+  void LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias, float eps,
+                 const TensorView& out) override;
   void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
               absl::Span<const Projection> projections) override;
+  void HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles, const TensorView& weight,
+                  const TensorView& out) override;
   void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) override;
   void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
                const TensorView& k_cache, const TensorView& v_cache) override;
   void Attention(const AttentionArgs& args) override;
   void RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                  const TensorView& weights) override;
-  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
+  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, Activation activation,
                  const TensorView& out) override;
+  void IdentityExperts(const TensorView& x, const TensorView& ids, int num_experts,
+                       const TensorView& out) override;
   void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
                       const TensorView& acc) override;
   void SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+  void Multiply(const TensorView& a, const TensorView& b, const TensorView& out) override;
+  void SigmoidMul(const TensorView& gate, const TensorView& x) override;
+  void CopyHeads(const TensorView& x, const TensorView& out) override;
+  void CausalConv(const TensorView& x, const TensorView& weight, bool silu,
+                  const StateArgs& state) override;
+  void GatedDeltaRule(const DeltaRuleArgs& args) override;
   void AddScaled(const TensorView& x, float scale, const TensorView& acc) override;
+  void Fill(const TensorView& x, float value) override;
   void Scale(const TensorView& x, float scale) override;
   void Clamp(const TensorView& x, float limit) override;
   void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;

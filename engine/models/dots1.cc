@@ -1,0 +1,19 @@
+// dots.llm1: attention with per-head norms, then DeepSeek-V3's feed-forward half.
+// Source: rednote-hilab 2025; modeling_dots1.py of transformers.
+#include "engine/models/models.h"
+
+namespace thermocline {
+
+std::unique_ptr<Model> MakeDots1(ConfigReader* reader, const ModelOptions& options) {
+  DecoderConfig config = ReadDecoderConfig("dots1", reader, options);
+  config.attention.qk_norm = QkNorm::kPerHead;
+  ReadExperts(reader, &config, AfterFirstDense(reader));
+  ReadSigmoidRouting(reader, /*normalize_by_default=*/false, &config);
+  const int64_t num_shared = reader->IntOr({"n_shared_experts", "expert_shared_count"}, 0, 1024, 0);
+  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  TokenMixers mixers =
+      AttentionLayers(config, ReadWindows(reader, config.dims.num_hidden_layers, {}));
+  return std::make_unique<Decoder>(std::move(config), std::move(mixers));
+}
+
+}  // namespace thermocline

@@ -1,0 +1,239 @@
+#include "engine/tensor_reader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "kernels/check.h"
+
+namespace thermocline {
+namespace {
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+std::vector<int64_t> WithoutOnes(std::vector<int64_t> shape) {
+  shape.erase(std::remove(shape.begin(), shape.end(), 1), shape.end());
+  return shape;
+}
+
+absl::Status CheckStored(const TensorInfo& tensor, const std::vector<int64_t>& expected) {
+  if (WithoutOnes(tensor.shape) != WithoutOnes(expected)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", tensor.name, "\" has shape ", ShapeText(tensor.shape),
+                     ", but the configuration needs ", ShapeText(expected)));
+  }
+  const WeightFormat& format = GetFormat(tensor.dtype);
+  if (format.decode != nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\" has type ",
+                                                 format.name, ", which is no weight format"));
+}
+
+int64_t Product(const std::vector<int64_t>& shape) {
+  int64_t product = 1;
+  for (int64_t dim : shape) product *= dim;
+  return product;
+}
+
+// Elements of a row for choosing rows: vectors have rows of one.
+int64_t RowElems(const std::vector<int64_t>& shape) { return shape.size() == 1 ? 1 : shape.back(); }
+
+bool NeedsFloats(Transform transform) {
+  return transform == Transform::kAddOne || transform == Transform::kNegExp ||
+         transform == Transform::kUnitColumns;
+}
+
+// Copies the chosen rows of `stored`, row_bytes each, in order.
+void GatherRows(const std::vector<RowRange>& ranges, int64_t row_bytes, const uint8_t* stored,
+                uint8_t* out) {
+  for (const RowRange& range : ranges) {
+    if (range.step == 1) {
+      std::memcpy(out, stored + range.first * row_bytes,
+                  static_cast<size_t>(range.count * row_bytes));
+      out += range.count * row_bytes;
+      continue;
+    }
+    for (int64_t i = 0; i < range.count; ++i, out += row_bytes) {
+      std::memcpy(out, stored + (range.first + i * range.step) * row_bytes,
+                  static_cast<size_t>(row_bytes));
+    }
+  }
+}
+
+// [rows, cols] -> [cols, rows] of elements of `size` bytes; `stride` elements between input rows.
+void Transpose(const uint8_t* in, int64_t rows, int64_t cols, int64_t stride, size_t size,
+               uint8_t* out) {
+  for (int64_t c = 0; c < cols; ++c) {
+    for (int64_t r = 0; r < rows; ++r, out += size) {
+      std::memcpy(out, in + static_cast<size_t>(r * stride + c) * size, size);
+    }
+  }
+}
+
+void ApplyToFloats(Transform transform, const std::vector<int64_t>& shape,
+                   std::vector<float>* values) {
+  if (transform == Transform::kAddOne) {
+    for (float& v : *values) v += 1.0f;
+  } else if (transform == Transform::kNegExp) {
+    for (float& v : *values) v = -std::exp(v);
+  } else if (transform == Transform::kUnitColumns) {
+    const size_t cols = static_cast<size_t>(shape.back());
+    std::vector<double> squares(cols, 0.0);
+    for (size_t i = 0; i < values->size(); ++i) {
+      squares[i % cols] += static_cast<double>((*values)[i]) * static_cast<double>((*values)[i]);
+    }
+    for (size_t i = 0; i < values->size(); ++i) {
+      (*values)[i] /= static_cast<float>(std::sqrt(squares[i % cols])) + 1e-7f;
+    }
+  }
+}
+
+std::vector<float> Decode(DType dtype, const uint8_t* bytes, int64_t num_elems) {
+  const WeightFormat& format = GetFormat(dtype);
+  std::vector<float> values(static_cast<size_t>(num_elems));
+  format.decode(bytes, num_elems / format.block_elems, values.data());
+  return values;
+}
+
+}  // namespace
+
+const TensorSource& SourceIn(const Checkpoint& checkpoint, const DenseTensor& declared) {
+  return checkpoint.kind() == Checkpoint::Kind::kGguf ? declared.name.gguf : declared.name.hf;
+}
+
+absl::StatusOr<const TensorInfo*> Resolve(const Checkpoint& checkpoint,
+                                          const DenseTensor& declared) {
+  const TensorSource& source = SourceIn(checkpoint, declared);
+  const TensorInfo* none = nullptr;
+  if (source.name.empty()) return none;
+  const TensorInfo* tensor = checkpoint.Find(source.name);
+  if (tensor == nullptr) {
+    if (declared.optional) return none;
+    return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", source.name, "\""));
+  }
+  const std::vector<int64_t>& shape = source.shape.empty() ? declared.shape : source.shape;
+  if (absl::Status s = CheckStored(*tensor, shape); !s.ok()) return s;
+  const bool by_elements = source.transform == Transform::kTransposeHeads ||
+                           (!source.rows.empty() && RowElems(shape) == 1);
+  if (by_elements && GetFormat(tensor->dtype).block_elems != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", tensor->name, "\" has type ", GetFormat(tensor->dtype).name,
+                     ", which cannot be transposed; the other form of "
+                     "latent attention can use it as it is"));
+  }
+  return tensor;
+}
+
+DType TypeOf(const Checkpoint& checkpoint, const DenseTensor& declared, const TensorInfo& stored) {
+  return declared.as_f32 || NeedsFloats(SourceIn(checkpoint, declared).transform) ? DType::kF32
+                                                                                  : stored.dtype;
+}
+
+absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
+                  const TensorInfo& stored, void* destination) {
+  const TensorSource& source = SourceIn(checkpoint, declared);
+  const DType type = TypeOf(checkpoint, declared, stored);
+  const bool plain = source.rows.empty() && source.transform == Transform::kNone;
+  if (plain && type == stored.dtype) {
+    return checkpoint.Read(stored, 0, stored.bytes, destination);
+  }
+  std::vector<uint8_t> bytes(static_cast<size_t>(stored.bytes));
+  if (absl::Status s = checkpoint.Read(stored, 0, stored.bytes, bytes.data()); !s.ok()) return s;
+  const int64_t num_elems = Product(declared.shape);
+  if (!source.rows.empty()) {
+    const std::vector<int64_t>& shape = source.shape.empty() ? declared.shape : source.shape;
+    const int64_t row_bytes = BytesOf(stored.dtype, RowElems(shape));
+    std::vector<uint8_t> chosen(static_cast<size_t>(BytesOf(stored.dtype, num_elems)));
+    GatherRows(source.rows, row_bytes, bytes.data(), chosen.data());
+    bytes.swap(chosen);
+  }
+  if (source.transform == Transform::kTransposeHeads) {
+    const int64_t cols = declared.shape[1], rows = num_elems / source.heads / cols;
+    const size_t size = static_cast<size_t>(BytesOf(stored.dtype, 1));
+    std::vector<uint8_t> turned(bytes.size());
+    for (int64_t h = 0; h < source.heads; ++h) {
+      const size_t head = static_cast<size_t>(h * rows * cols) * size;
+      Transpose(&bytes[head], rows, cols, cols, size, &turned[head]);
+    }
+    bytes.swap(turned);
+  }
+  if (type == stored.dtype && !NeedsFloats(source.transform)) {
+    std::memcpy(destination, bytes.data(), bytes.size());
+    return absl::OkStatus();
+  }
+  std::vector<float> values = Decode(stored.dtype, bytes.data(), num_elems);
+  ApplyToFloats(source.transform, declared.shape, &values);
+  std::memcpy(destination, values.data(), values.size() * sizeof(float));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ExpertSlice> Resolve(const Checkpoint& checkpoint, const ExpertMatrix& matrix,
+                                    int expert, int num_experts) {
+  if (matrix.rows == 0) return ExpertSlice();
+  const bool gguf = checkpoint.kind() == Checkpoint::Kind::kGguf;
+  const ExpertPlace& source = gguf ? matrix.gguf : matrix.hf;
+  const std::string name = absl::StrReplaceAll(source.name, {{"{e}", absl::StrCat(expert)}});
+  const TensorInfo* tensor = checkpoint.Find(name);
+  if (tensor == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat("the model lacks tensor \"", name, "\""));
+  const bool together = name == source.name;
+  const int64_t stored_rows = source.stored_rows > 0 ? source.stored_rows : matrix.rows;
+  std::vector<int64_t> shape = {stored_rows, matrix.cols};
+  if (source.transposed) std::swap(shape[0], shape[1]);
+  if (together) shape.insert(shape.begin(), num_experts);
+  if (absl::Status s = CheckStored(*tensor, shape); !s.ok()) return s;
+  if (source.transposed && GetFormat(tensor->dtype).block_elems != 1) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor \"", name, "\" has type ",
+                                                   GetFormat(tensor->dtype).name,
+                                                   ", which cannot be transposed"));
+  }
+  ExpertSlice slice;
+  slice.tensor = tensor;
+  slice.dtype = matrix.cols == 1 ? DType::kF32 : tensor->dtype;
+  slice.rows = matrix.rows;
+  slice.cols = matrix.cols;
+  slice.stored_rows = stored_rows;
+  slice.block = together ? expert : 0;
+  slice.first = source.first;
+  slice.step = source.step;
+  slice.transposed = source.transposed;
+  return slice;
+}
+
+absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination) {
+  const TensorInfo& tensor = *slice.tensor;
+  const int64_t row_bytes = BytesOf(tensor.dtype, slice.cols);
+  const int64_t block_bytes = slice.stored_rows * row_bytes;
+  const int64_t begin = slice.block * block_bytes;
+  if (!slice.transposed && slice.step == 1 && slice.dtype == tensor.dtype) {
+    return checkpoint.Read(tensor, begin + slice.first * row_bytes, slice.rows * row_bytes,
+                           destination);
+  }
+  std::vector<uint8_t> block(static_cast<size_t>(block_bytes));
+  if (absl::Status s = checkpoint.Read(tensor, begin, block_bytes, block.data()); !s.ok()) return s;
+  std::vector<uint8_t> chosen(static_cast<size_t>(slice.rows * row_bytes));
+  if (slice.transposed) {
+    // [cols, stored_rows]: gather the columns first, first + step, ... as rows.
+    const size_t size = static_cast<size_t>(BytesOf(tensor.dtype, 1));
+    for (int64_t r = 0; r < slice.rows; ++r) {
+      const uint8_t* column = &block[static_cast<size_t>(slice.first + r * slice.step) * size];
+      Transpose(column, slice.cols, 1, slice.stored_rows, size,
+                &chosen[static_cast<size_t>(r * slice.cols) * size]);
+    }
+  } else {
+    GatherRows({{slice.first, slice.rows, slice.step}}, row_bytes, block.data(), chosen.data());
+  }
+  if (slice.dtype == tensor.dtype) {
+    std::memcpy(destination, chosen.data(), chosen.size());
+    return absl::OkStatus();
+  }
+  const std::vector<float> values = Decode(tensor.dtype, chosen.data(), slice.rows * slice.cols);
+  std::memcpy(destination, values.data(), values.size() * sizeof(float));
+  return absl::OkStatus();
+}
+
+}  // namespace thermocline

@@ -1,0 +1,49 @@
+// Reads declared tensors from a checkpoint in the form in which they are used
+// (engine/models/tensor_table.h), whichever format stores them.
+#ifndef THERMOCLINE_ENGINE_TENSOR_READER_H_
+#define THERMOCLINE_ENGINE_TENSOR_READER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/formats/checkpoint.h"
+#include "engine/models/tensor_table.h"
+
+namespace thermocline {
+
+// The source of the checkpoint's own format.
+const TensorSource& SourceIn(const Checkpoint& checkpoint, const DenseTensor& declared);
+
+// The stored tensor behind a declared one: null when the format has none or an optional one is
+// absent. INVALID_ARGUMENT names the tensor and what was expected.
+absl::StatusOr<const TensorInfo*> Resolve(const Checkpoint& checkpoint,
+                                          const DenseTensor& declared);
+// The type that Read gives.
+DType TypeOf(const Checkpoint& checkpoint, const DenseTensor& declared, const TensorInfo& stored);
+// Rows chosen and transform applied. `destination` has room for the declared shape in TypeOf. Any
+// thread.
+absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
+                  const TensorInfo& stored, void* destination);
+
+// One matrix of one expert in the checkpoint.
+struct ExpertSlice {
+  const TensorInfo* tensor = nullptr;  // null: the expert has no such matrix
+  DType dtype = DType::kF32;           // as read
+  int64_t rows = 0, cols = 0;
+  int64_t block = 0;        // first row of the expert's part of the tensor, or column if transposed
+  int64_t stored_rows = 0;  // rows of that part
+  int64_t first = 0, step = 1;
+  bool transposed = false;
+
+  int64_t bytes() const { return rows * BytesOf(dtype, cols); }
+};
+absl::StatusOr<ExpertSlice> Resolve(const Checkpoint& checkpoint, const ExpertMatrix& matrix,
+                                    int expert, int num_experts);
+// `destination` has room for slice.bytes(). Any thread.
+absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination);
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_ENGINE_TENSOR_READER_H_

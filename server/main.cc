@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
   thermocline::AddInspectCommand(&app, &exit_code);
   thermocline::AddTokenizeCommand(&app, &exit_code);
   thermocline::AddRenderCommand(&app, &exit_code);
+  thermocline::AddConvertCommand(&app, &exit_code);
   thermocline::AddHealthcheckCommand(&app, &exit_code);
   std::string config_path;
   for (CLI::App* command : app.get_subcommands({})) {

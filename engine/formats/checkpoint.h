@@ -52,6 +52,13 @@ using MetadataValue =
                  std::vector<double>, std::vector<std::string>>;
 using Metadata = std::map<std::string, MetadataValue>;
 
+// The GGUF types (engine/formats/gguf_types.h) in which the values were stored: copies keep them.
+struct MetadataType {
+  uint32_t type = 0;
+  uint32_t elem_type = 0;  // of arrays
+};
+using MetadataTypes = std::map<std::string, MetadataType>;
+
 class Checkpoint {
  public:
   enum class Kind { kGguf, kHuggingFace };
@@ -70,6 +77,7 @@ class Checkpoint {
   const std::string& path() const { return path_; }
   // GGUF metadata; empty for Hugging Face folders.
   const Metadata& metadata() const { return metadata_; }
+  const MetadataTypes& metadata_types() const { return metadata_types_; }
   // config.json; null for GGUF.
   const nlohmann::json& config() const { return *config_; }
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
@@ -89,6 +97,7 @@ class Checkpoint {
   // the bounds.
   absl::Status AddTensor(TensorInfo tensor, int64_t file_bytes);
   Metadata* mutable_metadata() { return &metadata_; }
+  MetadataTypes* mutable_metadata_types() { return &metadata_types_; }
   nlohmann::json* mutable_config() { return config_.get(); }
 
  private:
@@ -97,6 +106,7 @@ class Checkpoint {
   std::vector<std::string> files_;
   std::vector<int> fds_;
   Metadata metadata_;
+  MetadataTypes metadata_types_;
   std::unique_ptr<nlohmann::json> config_;
   std::map<std::string, TensorInfo> tensors_;
 };

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/formats/gguf_types.h"
 #include "kernels/quant/registry.h"
 
 namespace thermocline {
@@ -14,47 +15,6 @@ namespace {
 constexpr int64_t kMaxKeyBytes = 1 << 16;
 constexpr int kMaxShards = 9999;
 
-// The wire types of metadata values.
-enum class ValueType : uint32_t {
-  kU8,
-  kI8,
-  kU16,
-  kI16,
-  kU32,
-  kI32,
-  kF32,
-  kBool,
-  kString,
-  kArray,
-  kU64,
-  kI64,
-  kF64,
-};
-
-struct TypeName {
-  uint32_t ggml_type;
-  DType dtype;
-};
-
-// ggml_type numbers of ggml.h.
-constexpr TypeName kTypes[] = {
-    {0, DType::kF32},     {1, DType::kF16},     {2, DType::kQ4_0},  {3, DType::kQ4_1},
-    {6, DType::kQ5_0},    {7, DType::kQ5_1},    {8, DType::kQ8_0},  {10, DType::kQ2_K},
-    {11, DType::kQ3_K},   {12, DType::kQ4_K},   {13, DType::kQ5_K}, {14, DType::kQ6_K},
-    {20, DType::kIQ4_NL}, {23, DType::kIQ4_XS}, {26, DType::kI32},  {30, DType::kBF16},
-    {39, DType::kMXFP4},
-};
-
-absl::StatusOr<DType> DTypeOf(uint32_t ggml_type) {
-  std::string supported;
-  for (const TypeName& type : kTypes) {
-    if (type.ggml_type == ggml_type) return type.dtype;
-    absl::StrAppend(&supported, supported.empty() ? "" : ", ", GetFormat(type.dtype).name);
-  }
-  return absl::UnimplementedError(
-      absl::StrCat("ggml type ", ggml_type, " is not supported; supported are ", supported));
-}
-
 // Reads the header part of one file through a growing window; every read is checked against the
 // file's size.
 class GgufReader {
@@ -62,7 +22,7 @@ class GgufReader {
   GgufReader(Checkpoint* checkpoint, int file_idx, int64_t file_bytes)
       : checkpoint_(checkpoint), file_idx_(file_idx), file_bytes_(file_bytes) {}
 
-  absl::Status Parse(Metadata* metadata);
+  absl::Status Parse(Metadata* metadata, MetadataTypes* types);
 
  private:
   absl::Status Fail(absl::string_view what) const {
@@ -128,8 +88,8 @@ class GgufReader {
     return absl::OkStatus();
   }
 
-  absl::Status ReadValue(MetadataValue* out);
-  absl::Status ReadArray(MetadataValue* out);
+  absl::Status ReadValue(MetadataValue* out, MetadataType* type);
+  absl::Status ReadArray(MetadataValue* out, MetadataType* type);
   absl::Status ReadTensors(uint64_t num_tensors, int64_t alignment);
 
   Checkpoint* checkpoint_;
@@ -141,78 +101,80 @@ class GgufReader {
   int64_t window_end_ = 0;
 };
 
-absl::Status GgufReader::ReadValue(MetadataValue* out) {
+absl::Status GgufReader::ReadValue(MetadataValue* out, MetadataType* wire) {
   uint32_t type = 0;
   if (absl::Status s = ReadNumber(&type); !s.ok()) return s;
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::kU8:
+  wire->type = type;
+  switch (static_cast<GgufType>(type)) {
+    case GgufType::kU8:
       return ReadScalar<uint8_t, int64_t>(out);
-    case ValueType::kI8:
+    case GgufType::kI8:
       return ReadScalar<int8_t, int64_t>(out);
-    case ValueType::kU16:
+    case GgufType::kU16:
       return ReadScalar<uint16_t, int64_t>(out);
-    case ValueType::kI16:
+    case GgufType::kI16:
       return ReadScalar<int16_t, int64_t>(out);
-    case ValueType::kU32:
+    case GgufType::kU32:
       return ReadScalar<uint32_t, int64_t>(out);
-    case ValueType::kI32:
+    case GgufType::kI32:
       return ReadScalar<int32_t, int64_t>(out);
-    case ValueType::kI64:
+    case GgufType::kI64:
       return ReadScalar<int64_t, int64_t>(out);
-    case ValueType::kU64:
+    case GgufType::kU64:
       return ReadScalar<uint64_t, uint64_t>(out);
-    case ValueType::kF32:
+    case GgufType::kF32:
       return ReadScalar<float, double>(out);
-    case ValueType::kF64:
+    case GgufType::kF64:
       return ReadScalar<double, double>(out);
-    case ValueType::kBool: {
+    case GgufType::kBool: {
       uint8_t value = 0;
       if (absl::Status s = ReadNumber(&value); !s.ok()) return s;
       if (value > 1) return Fail(absl::StrCat("a boolean of value ", value));
       *out = value == 1;
       return absl::OkStatus();
     }
-    case ValueType::kString: {
+    case GgufType::kString: {
       std::string text;
       if (absl::Status s = ReadString(kMaxMetadataBytes, &text); !s.ok()) return s;
       *out = std::move(text);
       return absl::OkStatus();
     }
-    case ValueType::kArray:
-      return ReadArray(out);
+    case GgufType::kArray:
+      return ReadArray(out, wire);
   }
   return Fail(absl::StrCat("unknown metadata type ", type));
 }
 
-absl::Status GgufReader::ReadArray(MetadataValue* out) {
+absl::Status GgufReader::ReadArray(MetadataValue* out, MetadataType* wire) {
   uint32_t type = 0;
   uint64_t count = 0;
   if (absl::Status s = ReadNumber(&type); !s.ok()) return s;
+  wire->elem_type = type;
   if (absl::Status s = ReadNumber(&count); !s.ok()) return s;
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::kU8:
+  switch (static_cast<GgufType>(type)) {
+    case GgufType::kU8:
       return ReadArrayOf<uint8_t, int64_t>(count, out);
-    case ValueType::kI8:
+    case GgufType::kI8:
       return ReadArrayOf<int8_t, int64_t>(count, out);
-    case ValueType::kU16:
+    case GgufType::kU16:
       return ReadArrayOf<uint16_t, int64_t>(count, out);
-    case ValueType::kI16:
+    case GgufType::kI16:
       return ReadArrayOf<int16_t, int64_t>(count, out);
-    case ValueType::kU32:
+    case GgufType::kU32:
       return ReadArrayOf<uint32_t, int64_t>(count, out);
-    case ValueType::kI32:
+    case GgufType::kI32:
       return ReadArrayOf<int32_t, int64_t>(count, out);
-    case ValueType::kI64:
+    case GgufType::kI64:
       return ReadArrayOf<int64_t, int64_t>(count, out);
-    case ValueType::kU64:
+    case GgufType::kU64:
       return ReadArrayOf<uint64_t, int64_t>(count, out);
-    case ValueType::kF32:
+    case GgufType::kF32:
       return ReadArrayOf<float, double>(count, out);
-    case ValueType::kF64:
+    case GgufType::kF64:
       return ReadArrayOf<double, double>(count, out);
-    case ValueType::kBool:
+    case GgufType::kBool:
       return ReadArrayOf<uint8_t, int64_t>(count, out);
-    case ValueType::kString: {
+    case GgufType::kString: {
       if (count > static_cast<uint64_t>(std::min(remaining(), kMaxMetadataBytes - position_)) / 8) {
         return Fail(absl::StrCat("an array of ", count, " strings does not fit"));
       }
@@ -223,13 +185,13 @@ absl::Status GgufReader::ReadArray(MetadataValue* out) {
       *out = std::move(texts);
       return absl::OkStatus();
     }
-    case ValueType::kArray:
+    case GgufType::kArray:
       break;
   }
   return Fail(absl::StrCat("arrays of type ", type, " are not supported"));
 }
 
-absl::Status GgufReader::Parse(Metadata* metadata) {
+absl::Status GgufReader::Parse(Metadata* metadata, MetadataTypes* types) {
   char magic[4] = {};
   uint32_t version = 0;
   uint64_t num_tensors = 0, num_values = 0;
@@ -250,8 +212,10 @@ absl::Status GgufReader::Parse(Metadata* metadata) {
   for (uint64_t i = 0; i < num_values; ++i) {
     std::string key;
     MetadataValue value;
+    MetadataType type;
     if (absl::Status s = ReadString(kMaxKeyBytes, &key); !s.ok()) return s;
-    if (absl::Status s = ReadValue(&value); !s.ok()) return s;
+    if (absl::Status s = ReadValue(&value, &type); !s.ok()) return s;
+    types->emplace(key, type);
     if (!metadata->emplace(key, std::move(value)).second) {
       return Fail(absl::StrCat("metadata key \"", key, "\" is there twice"));
     }
@@ -291,7 +255,7 @@ absl::Status GgufReader::ReadTensors(uint64_t num_tensors, int64_t alignment) {
     }
     if (absl::Status s = ReadNumber(&type); !s.ok()) return s;
     if (absl::Status s = ReadNumber(&offset); !s.ok()) return s;
-    absl::StatusOr<DType> dtype = DTypeOf(type);
+    absl::StatusOr<DType> dtype = DTypeOfGgml(type);
     if (!dtype.ok()) {
       return absl::UnimplementedError(
           absl::StrCat("tensor \"", tensor.name, "\": ", dtype.status().message()));
@@ -354,8 +318,11 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGguf(const std::string& path) {
     absl::StatusOr<std::pair<int, int64_t>> file = checkpoint->AddFile((*shards)[i]);
     if (!file.ok()) return file.status();
     Metadata later;
+    MetadataTypes later_types;
     GgufReader reader(checkpoint.get(), file->first, file->second);
-    absl::Status parsed = reader.Parse(i == 0 ? checkpoint->mutable_metadata() : &later);
+    absl::Status parsed =
+        i == 0 ? reader.Parse(checkpoint->mutable_metadata(), checkpoint->mutable_metadata_types())
+               : reader.Parse(&later, &later_types);
     if (!parsed.ok()) return parsed;
   }
   const auto expected = checkpoint->metadata().find("split.tensors.count");

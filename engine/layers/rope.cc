@@ -30,8 +30,9 @@ class ScalingReader {
     return reader_->FloatOr({key, gguf}, fallback);
   }
   std::string Type() const {
+    if (reader_->is_gguf()) return reader_->StringOr({"", "rope.scaling.type"}, "default");
     const std::string key = absl::StrCat(Key("rope_type"), "|", Key("type"));
-    return reader_->StringOr({key, "rope.scaling.type"}, "default");
+    return reader_->StringOr({key, ""}, "default");
   }
   double OriginalContext(int64_t fallback) const {
     const std::string key =
@@ -144,6 +145,7 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_dim, int64_t dim,
   const bool factors_in_gguf =
       reader->is_gguf() && reader->checkpoint().Find("rope_factors_long.weight") != nullptr;
   if (type == "longrope" || type == "su" || factors_in_gguf) {
+    reader->Record("rope.scaling.type", std::string("longrope"));
     ReadLongRope(scaling, reader, max_position_embeddings,
                  max_context > 0 ? max_context : max_position_embeddings, &config);
   } else if (type == "default" || type == "none") {
@@ -151,6 +153,7 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_dim, int64_t dim,
     config.divisors = reader->TensorOr({"", "rope_freqs.weight"}, config.dim / 2);
     if (!config.divisors.empty()) config.scaling = RopeConfig::Scaling::kFactors;
   } else if (type == "linear") {
+    reader->Record("rope.scaling.type", type);
     config.scaling = RopeConfig::Scaling::kLinear;
     config.factor = scaling.Float("factor", "rope.scaling.factor", 1.0);
   } else if (type == "llama3") {
@@ -159,9 +162,9 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_dim, int64_t dim,
     config.divisors = Llama3Divisors(config, scaling.Float("factor", "", 8.0),
                                      scaling.Float("low_freq_factor", "", 1.0),
                                      scaling.Float("high_freq_factor", "", 4.0));
-    reader->Record("rope.scaling.type", std::string("none"));
     reader->RecordTensor("rope_freqs.weight", config.divisors);
   } else if (type == "yarn") {
+    reader->Record("rope.scaling.type", type);
     ReadYarn(scaling, reader, max_position_embeddings, &config);
   } else if (type == "dynamic") {
     // With alpha (HunYuan) the base is stretched once for all; without, nothing changes up to
@@ -172,7 +175,6 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_dim, int64_t dim,
       config.theta *= std::pow(alpha, d / (d - 2.0));
       reader->Record("rope.freq_base", config.theta);
     }
-    reader->Record("rope.scaling.type", std::string("none"));
   } else {
     reader->Fail(absl::StrCat(
         "rope scaling of type \"", type,

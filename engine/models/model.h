@@ -70,6 +70,11 @@ class Model {
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint,
                                                  const ModelOptions& options = {});
 
+// The same from a reader, which afterwards holds what conversion to GGUF needs.
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(ConfigReader* reader, const ModelOptions& options);
+// general.architecture under which GGUF knows the checkpoint's architecture; "" when it does not.
+std::string GgufArchitecture(const ConfigReader& reader);
+
 // Names of the supported architectures, for messages.
 std::string SupportedArchitectures();
 

@@ -1,5 +1,6 @@
 // The list of architectures: one line each.
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/models/models.h"
 
 namespace thermocline {
@@ -8,23 +9,26 @@ namespace {
 struct ModelEntry {
   absl::string_view hf;  // model_type of config.json
   absl::string_view
-      gguf;  // general.architecture; empty: not distinguished by GGUF, or unknown to it
+      gguf;  // general.architecture; empty: unknown to GGUF. The first entry reads it.
   std::unique_ptr<Model> (*make)(ConfigReader*, const ModelOptions&);
 };
+
+// GGUF calls Mixtral "llama"; the number of experts tells them apart.
+constexpr absl::string_view kExpertsSuffix = "+experts";
 
 constexpr ModelEntry kModels[] = {
     {"bailing_moe", "bailingmoe", &MakeBailingMoe},
     {"bailing_moe_v2", "bailingmoe2", &MakeBailingMoe2},
     {"deepseek_v2", "deepseek2", &MakeDeepseek},
-    {"deepseek_v3", "", &MakeDeepseek},
+    {"deepseek_v3", "deepseek2", &MakeDeepseek},
     {"dots1", "dots1", &MakeDots1},
     {"ernie4_5_moe", "ernie4_5-moe", &MakeErnie45Moe},
     {"glm4_moe", "glm4moe", &MakeGlm4Moe},
     {"gpt_oss", "gpt-oss", &MakeGptOss},
     {"granitemoe", "granitemoe", &MakeGraniteMoe},
-    {"granitemoeshared", "", &MakeGraniteMoe},
+    {"granitemoeshared", "granitemoe", &MakeGraniteMoe},
     {"hunyuan_v1_moe", "hunyuan-moe", &MakeHunyuanMoe},
-    {"kimi_k2", "", &MakeDeepseek},
+    {"kimi_k2", "deepseek2", &MakeDeepseek},
     {"lfm2_moe", "lfm2moe", &MakeLfm2Moe},
     {"llama", "llama", &MakeLlama},
     {"longcat_flash", "", &MakeLongcatFlash},
@@ -40,6 +44,15 @@ constexpr ModelEntry kModels[] = {
 
 }  // namespace
 
+std::string GgufArchitecture(const ConfigReader& reader) {
+  if (reader.is_gguf()) return reader.architecture();
+  for (const ModelEntry& entry : kModels) {
+    if (entry.hf == reader.architecture())
+      return std::string(absl::StripSuffix(entry.gguf, kExpertsSuffix));
+  }
+  return "";
+}
+
 std::string SupportedArchitectures() {
   std::string names;
   for (const ModelEntry& entry : kModels)
@@ -50,18 +63,23 @@ std::string SupportedArchitectures() {
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint,
                                                  const ModelOptions& options) {
   ConfigReader reader(checkpoint);
-  std::string name = reader.architecture();
-  if (reader.is_gguf() && name == "llama" &&
-      reader.IntOr({"", "expert_count"}, 0, 1 << 20, 0) > 0) {
-    name = "llama+experts";
+  return MakeModel(&reader, options);
+}
+
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(ConfigReader* reader,
+                                                 const ModelOptions& options) {
+  std::string name = reader->architecture();
+  if (reader->is_gguf() && name == "llama" &&
+      reader->IntOr({"", "expert_count"}, 0, 1 << 20, 0) > 0) {
+    absl::StrAppend(&name, kExpertsSuffix);
   }
   for (const ModelEntry& entry : kModels) {
-    if ((reader.is_gguf() ? entry.gguf : entry.hf) != name || name.empty()) continue;
-    std::unique_ptr<Model> model = entry.make(&reader, options);
-    if (!reader.status().ok()) return reader.status();
+    if ((reader->is_gguf() ? entry.gguf : entry.hf) != name || name.empty()) continue;
+    std::unique_ptr<Model> model = entry.make(reader, options);
+    if (!reader->status().ok()) return reader->status();
     return model;
   }
-  return absl::UnimplementedError(absl::StrCat("architecture \"", reader.architecture(),
+  return absl::UnimplementedError(absl::StrCat("architecture \"", reader->architecture(),
                                                "\" is not supported; supported are ",
                                                SupportedArchitectures()));
 }

@@ -1,12 +1,10 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
-#include <unicode/normalizer2.h>
-
 #include <algorithm>
-#include <queue>
 
 #include "absl/strings/str_cat.h"
-#include "engine/text_stream.h"
+#include "engine/tokenizer/merge_pairs.h"
+#include "engine/tokenizer/piece_cache.h"
 
 namespace thermocline {
 namespace {
@@ -28,27 +26,9 @@ const std::array<int, 512>& AlphabetToByte() {
   return *table;
 }
 
-std::string Nfc(absl::string_view text) {
-  UErrorCode error = U_ZERO_ERROR;
-  const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(error);
-  if (U_FAILURE(error)) return std::string(text);
-  std::string normalized;
-  icu::StringByteSink<std::string> sink(&normalized);
-  nfc->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink,
-                     nullptr, error);
-  return U_FAILURE(error) ? std::string(text) : normalized;
-}
-
 uint64_t PairKey(int32_t left, int32_t right) {
   return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
 }
-
-uint64_t TrieKey(int32_t node, char byte) {
-  return (static_cast<uint64_t>(static_cast<uint32_t>(node)) << 8) |
-         static_cast<unsigned char>(byte);
-}
-
-bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 }  // namespace
 
@@ -72,6 +52,27 @@ std::string BytesOfPrintable(absl::string_view printable) {
   return bytes;
 }
 
+std::string PrintableOfBytes(absl::string_view bytes) {
+  static const auto* const table = [] {
+    auto* t = new std::array<std::string, 256>();
+    for (int code_point = 0; code_point < 512; ++code_point) {
+      const int byte = AlphabetToByte()[static_cast<size_t>(code_point)];
+      if (byte < 0) continue;
+      std::string& text = (*t)[static_cast<size_t>(byte)];
+      if (code_point < 128) {
+        text.push_back(static_cast<char>(code_point));
+      } else {
+        text.push_back(static_cast<char>(0xC0 | code_point >> 6));
+        text.push_back(static_cast<char>(0x80 | (code_point & 0x3F)));
+      }
+    }
+    return t;
+  }();
+  std::string printable;
+  for (char c : bytes) printable += (*table)[static_cast<unsigned char>(c)];
+  return printable;
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(BpeOptions options) {
   std::unique_ptr<BpeTokenizer> tokenizer(new BpeTokenizer());
   if (absl::Status s = tokenizer->Initialize(std::move(options)); !s.ok()) return s;
@@ -79,23 +80,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(BpeOptions optio
 }
 
 absl::Status BpeTokenizer::Initialize(BpeOptions options) {
-  const size_t vocab = options.tokens.size();
-  bytes_.resize(vocab);
-  special_ids_.assign(vocab, false);
+  const std::vector<std::string> tokens = options.tokens;
+  if (absl::Status s = InitializeBase(std::move(options)); !s.ok()) return s;
   byte_ids_.fill(-1);
-  std::vector<bool> is_added(vocab, false);
-  for (const AddedToken& token : options.added) {
-    if (token.id < 0 || static_cast<size_t>(token.id) >= vocab || token.text.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("added token \"", token.text, "\" has id ",
-                                                     token.id, ", but the vocabulary has ", vocab));
-    }
-    bytes_[static_cast<size_t>(token.id)] = token.text;
-    special_ids_[static_cast<size_t>(token.id)] = token.special;
-    is_added[static_cast<size_t>(token.id)] = true;
-  }
-  for (size_t id = 0; id < vocab; ++id) {
-    if (is_added[id] || options.tokens[id].empty()) continue;
-    bytes_[id] = BytesOfPrintable(options.tokens[id]);
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    if (!bytes_[id].empty() || tokens[id].empty()) continue;  // an added token has its bytes
+    bytes_[id] = BytesOfPrintable(tokens[id]);
     ids_.emplace(bytes_[id], static_cast<int32_t>(id));  // the first of equal tokens wins
     if (bytes_[id].size() == 1)
       byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
@@ -111,82 +101,19 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
     }
     merges_.emplace(PairKey(l->second, r->second), Merge{rank++, whole->second});
   }
-  added_ = std::move(options.added);
-  trie_token_.assign(1, -1);
-  for (size_t i = 0; i < added_.size(); ++i) {
-    int32_t node = 0;
-    for (char c : added_[i].text) {
-      const auto [next, fresh] =
-          trie_.try_emplace(TrieKey(node, c), static_cast<int32_t>(trie_token_.size()));
-      if (fresh) trie_token_.push_back(-1);
-      node = next->second;
-    }
-    trie_token_[static_cast<size_t>(node)] = static_cast<int32_t>(i);
-  }
   absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer =
       PreTokenizer::Create(options.split_rules);
   if (!pre_tokenizer.ok()) return pre_tokenizer.status();
   pre_tokenizer_ = *std::move(pre_tokenizer);
-  nfc_ = options.nfc;
   ignore_merges_ = options.ignore_merges;
-  special_ = options.special;
-  end_tokens_ = std::move(options.end_tokens);
-  chat_template_ = std::move(options.chat_template);
   return absl::OkStatus();
 }
 
-const AddedToken* BpeTokenizer::AddedAt(absl::string_view text, size_t position,
-                                        bool parse_special) const {
-  const AddedToken* longest = nullptr;
-  int32_t node = 0;
-  for (; position < text.size(); ++position) {
-    const auto next = trie_.find(TrieKey(node, text[position]));
-    if (next == trie_.end()) break;
-    node = next->second;
-    const int32_t index = trie_token_[static_cast<size_t>(node)];
-    if (index < 0) continue;
-    const AddedToken& token = added_[static_cast<size_t>(index)];
-    if (!token.special || parse_special) longest = &token;
+void BpeTokenizer::EncodeOrdinary(absl::string_view text, bool, std::vector<int32_t>* ids) const {
+  PieceCache cache;
+  for (absl::string_view piece : pre_tokenizer_->Split(text)) {
+    cache.Append(piece, ids, [&] { EncodePiece(piece, ids); });
   }
-  return longest;
-}
-
-absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(absl::string_view text,
-                                                          bool parse_special) const {
-  if (static_cast<int64_t>(text.size()) > kMaxTextBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a text of ", text.size(), " bytes, but at most ", kMaxTextBytes, " are allowed"));
-  }
-  const std::string valid = ToValidUtf8(text);
-  text = valid;
-  std::vector<int32_t> ids;
-  size_t begin = 0;  // of the ordinary text before the next added token
-  for (size_t i = 0; i < text.size();) {
-    const AddedToken* token = AddedAt(text, i, parse_special);
-    if (token == nullptr) {
-      ++i;
-      continue;
-    }
-    size_t end = i;
-    while (token->lstrip && end > begin && IsSpace(text[end - 1])) --end;
-    EncodeOrdinary(text.substr(begin, end - begin), &ids);
-    ids.push_back(token->id);
-    i += token->text.size();
-    while (token->rstrip && i < text.size() && IsSpace(text[i])) ++i;
-    begin = i;
-  }
-  EncodeOrdinary(text.substr(begin), &ids);
-  return ids;
-}
-
-void BpeTokenizer::EncodeOrdinary(absl::string_view text, std::vector<int32_t>* ids) const {
-  if (text.empty()) return;
-  std::string normalized;
-  if (nfc_) {
-    normalized = Nfc(text);
-    text = normalized;
-  }
-  for (absl::string_view piece : pre_tokenizer_->Split(text)) EncodePiece(piece, ids);
 }
 
 void BpeTokenizer::EncodePiece(absl::string_view piece, std::vector<int32_t>* ids) const {
@@ -196,68 +123,20 @@ void BpeTokenizer::EncodePiece(absl::string_view piece, std::vector<int32_t>* id
       return;
     }
   }
-  // A doubly linked list of symbols and a queue of possible merges: n log n for a piece of n bytes.
-  struct Symbol {
-    int32_t id;
-    int32_t previous;
-    int32_t next;
-  };
-  struct Possible {
-    int32_t rank;
-    int32_t left;  // index of the left symbol
-    int32_t left_id, right_id, result;
-    bool operator>(const Possible& other) const {
-      return rank != other.rank ? rank > other.rank : left > other.left;
-    }
-  };
-  std::vector<Symbol> symbols;
-  symbols.reserve(piece.size());
+  std::vector<int32_t> bytes;
+  bytes.reserve(piece.size());
   for (char c : piece) {
     const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
-    if (id < 0) continue;  // the vocabulary cannot express this byte
-    const int32_t index = static_cast<int32_t>(symbols.size());
-    symbols.push_back({id, index - 1, index + 1});
+    if (id >= 0) bytes.push_back(id);  // else the vocabulary cannot express this byte
   }
-  if (symbols.empty()) return;
-  symbols.back().next = -1;
-  std::priority_queue<Possible, std::vector<Possible>, std::greater<Possible>> queue;
-  const auto consider = [&](int32_t left) {
-    if (left < 0 || symbols[static_cast<size_t>(left)].next < 0) return;
-    const Symbol& l = symbols[static_cast<size_t>(left)];
-    const int32_t right_id = symbols[static_cast<size_t>(l.next)].id;
-    const auto it = merges_.find(PairKey(l.id, right_id));
-    if (it != merges_.end()) queue.push({it->second.rank, left, l.id, right_id, it->second.result});
+  const auto find = [this](int32_t left, int32_t right, double* rank, int32_t* result) {
+    const auto it = merges_.find(PairKey(left, right));
+    if (it == merges_.end()) return false;
+    *rank = it->second.rank;
+    *result = it->second.result;
+    return true;
   };
-  for (size_t i = 0; i + 1 < symbols.size(); ++i) consider(static_cast<int32_t>(i));
-  while (!queue.empty()) {
-    const Possible merge = queue.top();
-    queue.pop();
-    Symbol& left = symbols[static_cast<size_t>(merge.left)];
-    // Stale when either side has changed since; a consumed symbol has id -1.
-    if (left.id != merge.left_id || left.next < 0) continue;
-    Symbol& right = symbols[static_cast<size_t>(left.next)];
-    if (right.id != merge.right_id) continue;
-    left.id = merge.result;
-    left.next = right.next;
-    right.id = -1;
-    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = merge.left;
-    consider(left.previous);
-    consider(merge.left);
-  }
-  for (int32_t i = 0; i >= 0; i = symbols[static_cast<size_t>(i)].next) {
-    ids->push_back(symbols[static_cast<size_t>(i)].id);
-  }
-}
-
-std::string BpeTokenizer::TokenBytes(int32_t id, bool with_special) const {
-  if (id < 0 || static_cast<size_t>(id) >= bytes_.size()) return "";
-  if (IsSpecial(id) && !with_special) return "";
-  return bytes_[static_cast<size_t>(id)];
-}
-
-bool BpeTokenizer::IsSpecial(int32_t id) const {
-  return id >= 0 && static_cast<size_t>(id) < special_ids_.size() &&
-         special_ids_[static_cast<size_t>(id)];
+  MergePairs(LinkSymbols(bytes), find, ids);
 }
 
 }  // namespace thermocline

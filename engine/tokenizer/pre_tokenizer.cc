@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 
 namespace thermocline {
 
@@ -13,50 +14,180 @@ const char kGpt2Pattern[] =
 
 namespace {
 
-// tokenizer.json of Llama 3 and Qwen 2; they differ in how many digits stay together.
-constexpr char kLlama3Pattern[] =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr char kQwen2Pattern[] =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// The patterns that tokenizer.json files publish, by family. Contractions, then a word with what
+// leads it, numbers, other characters, line ends, white space before a word.
+#define THERMOCLINE_CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define THERMOCLINE_TAIL R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"
+#define THERMOCLINE_UPPER R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])"
+#define THERMOCLINE_LOWER R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])"
+
+constexpr char kLlama3Pattern[] = THERMOCLINE_CONTRACTIONS
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
+constexpr char kQwen2Pattern[] = THERMOCLINE_CONTRACTIONS
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
+constexpr char kQwen35Pattern[] = THERMOCLINE_CONTRACTIONS
+    R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
+constexpr char kUfakzekaPattern[] =
+    R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
+constexpr char kMinicpm5Pattern[] = THERMOCLINE_CONTRACTIONS
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
+constexpr char kBailingPattern[] =
+    R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)";
+constexpr char kSeedCoderPattern[] = THERMOCLINE_CONTRACTIONS
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+)" THERMOCLINE_TAIL;
+constexpr char kExaoneMoePattern[] = THERMOCLINE_CONTRACTIONS
+    R"(|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+)";
+// Words by case: upper, then lower.
+constexpr char kTekkenPattern[] = R"([^\r\n\p{L}\p{N}]?)" THERMOCLINE_UPPER "*" THERMOCLINE_LOWER
+                                  R"(+|[^\r\n\p{L}\p{N}]?)" THERMOCLINE_UPPER "+" THERMOCLINE_LOWER
+                                  R"(*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" THERMOCLINE_TAIL;
+constexpr char kGpt4oPattern[] =
+    R"([^\r\n\p{L}\p{N}]?)" THERMOCLINE_UPPER "*" THERMOCLINE_LOWER "+" THERMOCLINE_CONTRACTIONS
+    R"(?|[^\r\n\p{L}\p{N}]?)" THERMOCLINE_UPPER "+" THERMOCLINE_LOWER "*" THERMOCLINE_CONTRACTIONS
+    R"(?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" THERMOCLINE_TAIL;
+// The same with Chinese characters apart (tokenization_kimi.py; PCRE2 has no class intersection).
+#define THERMOCLINE_NOT_HAN R"((?:(?!\p{Han}))"
+constexpr char kKimiPattern[] =
+    R"(\p{Han}+|[^\r\n\p{L}\p{N}]?)" THERMOCLINE_NOT_HAN THERMOCLINE_UPPER
+    ")*" THERMOCLINE_NOT_HAN THERMOCLINE_LOWER ")+" THERMOCLINE_CONTRACTIONS
+    R"(?|[^\r\n\p{L}\p{N}]?)" THERMOCLINE_NOT_HAN THERMOCLINE_UPPER
+    ")+" THERMOCLINE_NOT_HAN THERMOCLINE_LOWER ")*" THERMOCLINE_CONTRACTIONS
+    R"(?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
+constexpr char kTinyAyaNumbers[] = R"(\d{1,3}(?=(?:\d{3})*\b))";
+constexpr char kYoutuScripts[] =
+    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]"
+    "+";
+constexpr char kYoutuPattern[] =
+    R"([^\r\n\p{L}\p{N}]?)" THERMOCLINE_UPPER "*" THERMOCLINE_LOWER "+" THERMOCLINE_CONTRACTIONS
+    R"(?|[^\r\n\p{L}\p{N}]?)" THERMOCLINE_UPPER "+" THERMOCLINE_LOWER "*" THERMOCLINE_CONTRACTIONS
+    R"(?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" THERMOCLINE_TAIL;
+
 constexpr char kOneDigit[] = R"(\p{N})";
+constexpr char kThreeDigits[] = R"(\p{N}{1,3})";
+constexpr char kAllDigits[] = R"(\p{N}+)";
+constexpr char kThreeAscii[] = "[0-9][0-9][0-9]";
+constexpr char kLines[] = R"([^\n]+|[\n]+)";
+constexpr char kLineEnd[] = R"([\r\n])";
+constexpr char kFalconPunctuation[] = R"([\p{P}\$\+<=>\^~\|`]+)";
+constexpr char kDefaultPunctuation[] = R"([\p{P}\$\+<=>\^~\|]+)";
+constexpr char kBloomPattern[] = R"( ?[^(\s|.,!?…。，、।۔،)]+)";
+
+// DeepSeek. The last rule of the first one is \s+$; written so that it looks at a run of spaces
+// once.
+constexpr char kTrailingSpace[] = R"((?<!\s)\s++$)";
+constexpr char kDeepseekLetters[] =
+    R"(\s?[A-Za-z\x{00B5}\x{00C0}-\x{00D6}\x{00D8}-\x{00F6}\x{00F8}-\x{01BA})"
+    R"(\x{01BC}-\x{01BF}\x{01C4}-\x{0293}\x{0295}-\x{02AF}\x{0370}-\x{0373}\x{0376})"
+    R"(\x{0377}\x{037B}-\x{037D}\x{037F}\x{0386}\x{0388}-\x{038A}\x{038C})"
+    R"(\x{038E}-\x{03A1}\x{03A3}-\x{03F5}\x{03F7}-\x{0481}\x{048A}-\x{052F})"
+    R"(\x{0531}-\x{0556}\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}\x{13F8}-\x{13FD})"
+    R"(\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77})"
+    R"(\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45})"
+    R"(\x{1F48}-\x{1F4D}\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D}\x{1F5F}-\x{1F7D})"
+    R"(\x{1F80}-\x{1FB4}\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC})"
+    R"(\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4})"
+    R"(\x{1FF6}-\x{1FFC}\x{2102}\x{2107}\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D})"
+    R"(\x{2124}\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}\x{2139})"
+    R"(\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}\x{2183}\x{2184}\x{2C00}-\x{2C7B})"
+    R"(\x{2C7E}-\x{2CE4}\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D})"
+    R"(\x{A680}-\x{A69B}\x{A722}-\x{A76F}\x{A771}-\x{A787}\x{A78B}-\x{A78E})"
+    R"(\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A})"
+    R"(\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB})"
+    R"(\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+)";
+constexpr char kDeepseekPunctuation[] =
+    R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)";
+constexpr char kDeepseekIdeographs[] = R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)";
+constexpr char kDeepseekCjk[] = "[一-龥぀-ゟ゠-ヿ]+";
+constexpr char kDeepseekV3Pattern[] =
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)" THERMOCLINE_TAIL;
 
 struct NamedRules {
-  absl::string_view name;
+  std::vector<absl::string_view> names;
   std::vector<const char*> patterns;
+  // As the models' own tokenizer.json have it, which GGUF does not repeat.
+  bool ignore_merges = false;
+  bool nfc = false;
 };
 
+// The names of tokenizer.ggml.pre (llama-vocab.cpp of llama.cpp).
 const std::vector<NamedRules>& AllNamedRules() {
   static const auto* const rules = new std::vector<NamedRules>{
-      {"gpt-2", {kGpt2Pattern}},
-      {"olmo", {kGpt2Pattern}},
-      {"dolma", {kGpt2Pattern}},
-      {"default", {kGpt2Pattern}},
-      {"smollm", {kOneDigit, kGpt2Pattern}},
-      {"starcoder", {kOneDigit, kGpt2Pattern}},
-      {"refact", {kOneDigit, kGpt2Pattern}},
-      {"command-r", {kOneDigit, kGpt2Pattern}},
-      {"llama-bpe", {kLlama3Pattern}},
-      {"llama3", {kLlama3Pattern}},
-      {"llama-v3", {kLlama3Pattern}},
-      {"qwen2", {kQwen2Pattern}},
-      {"deepseek-r1-qwen", {kQwen2Pattern}},
+      {{"gpt-2",       "phi-2",           "olmo",         "dolma",       "mpt",     "jais",
+        "trillion",    "granite-docling", "gigachat",     "jina-es",     "jina-de", "jina-v1-en",
+        "jina-v2-es",  "jina-v2-de",      "jina-v2-code", "roberta-bpe", "a.x-4.0", "mellum",
+        "modern-bert", "exaone4"},
+       {kGpt2Pattern}},
+      {{"default"}, {kDefaultPunctuation, kGpt2Pattern, kAllDigits, kThreeAscii}},
+      {{"falcon"}, {kFalconPunctuation, kGpt2Pattern, kThreeAscii}},
+      {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b",
+        "mellum2"},
+       {kOneDigit, kGpt2Pattern}},
+      {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+        "jina-v5-nano", "glm4", "glm5"},
+       {kLlama3Pattern},
+       /*ignore_merges=*/true},
+      {{"dbrx", "smaug-bpe", "chatglm-bpe"}, {kLlama3Pattern}},
+      {{"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"},
+       {kQwen2Pattern},
+       /*ignore_merges=*/false,
+       /*nfc=*/true},
+      {{"stablelm2", "hunyuan", "solar-open", "grok-2"}, {kQwen2Pattern}},
+      {{"qwen35"}, {kQwen35Pattern}, /*ignore_merges=*/false, /*nfc=*/true},
+      {{"laguna"}, {kLines, kQwen2Pattern}},
+      {{"ufakzeka"}, {kUfakzekaPattern}},
+      {{"minicpm5"}, {kThreeDigits, kMinicpm5Pattern}},
+      {{"bailingmoe", "bailingmoe2", "llada-moe"}, {kBailingPattern}},
+      {{"seed-coder"}, {kSeedCoderPattern}},
+      {{"exaone-moe"}, {kExaoneMoePattern}},
+      {{"tekken"}, {kTekkenPattern}, /*ignore_merges=*/true},
+      {{"gpt-4o", "llama4", "kanana2"}, {kGpt4oPattern}, /*ignore_merges=*/true},
+      {{"minimax-m2"}, {kGpt4oPattern}},
+      {{"tiny_aya", "cohere2moe"}, {kTinyAyaNumbers, kGpt4oPattern}},
+      {{"youtu"}, {kYoutuScripts, kYoutuPattern}},
+      {{"kimi-k2"}, {kKimiPattern}},
+      {{"poro-chat", "bloom", "gpt3-finnish"}, {kBloomPattern}},
+      {{"viking"}, {kBloomPattern, kOneDigit}},
+      {{"deepseek-llm"},
+       {kLineEnd, kDeepseekLetters, kDeepseekPunctuation, kTrailingSpace, kDeepseekIdeographs,
+        kAllDigits}},
+      {{"deepseek-coder"},
+       {kLineEnd, R"(\s?\p{L}+)", R"(\s?\p{P}+)", kDeepseekIdeographs, kOneDigit}},
+      {{"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"},
+       {kThreeDigits, kDeepseekCjk, kDeepseekV3Pattern}},
   };
   return *rules;
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<SplitRule>> SplitRulesByName(absl::string_view name) {
+absl::StatusOr<NamedPreTokenizer> PreTokenizerByName(absl::string_view name) {
   std::string known;
-  for (const NamedRules& named : AllNamedRules()) {
-    absl::StrAppend(&known, known.empty() ? "" : ", ", named.name);
-    if (named.name != name) continue;
-    std::vector<SplitRule> rules;
-    for (const char* pattern : named.patterns) rules.push_back({pattern, false});
-    return rules;
+  for (const NamedRules& rules : AllNamedRules()) {
+    for (absl::string_view rules_name : rules.names) {
+      absl::StrAppend(&known, known.empty() ? "" : ", ", rules_name);
+      if (rules_name != name) continue;
+      NamedPreTokenizer result = {{}, rules.ignore_merges, rules.nfc};
+      for (const char* pattern : rules.patterns) result.split_rules.push_back({pattern, false});
+      return result;
+    }
   }
   return absl::UnimplementedError(
       absl::StrCat("pre-tokenizer \"", name, "\" is not supported; supported are ", known));
+}
+
+std::string NameOfSplitRules(const std::vector<SplitRule>& split_rules, bool ignore_merges) {
+  // Some files write line ends as such, others escape them.
+  std::vector<std::string> wanted;
+  for (const SplitRule& rule : split_rules) {
+    wanted.push_back(absl::StrReplaceAll(rule.pattern, {{"\r", "\\r"}, {"\n", "\\n"}}));
+  }
+  std::string found;
+  for (const NamedRules& rules : AllNamedRules()) {
+    if (std::vector<std::string>(rules.patterns.begin(), rules.patterns.end()) != wanted) continue;
+    if (rules.ignore_merges == ignore_merges) return std::string(rules.names[0]);
+    if (found.empty()) found = std::string(rules.names[0]);
+  }
+  return found;
 }
 
 struct PreTokenizer::CompiledRule {

@@ -39,8 +39,16 @@ class PreTokenizer {
   std::vector<std::unique_ptr<CompiledRule>> rules_;
 };
 
-// The rules that GGUF's tokenizer.ggml.pre names. UNIMPLEMENTED lists the known names.
-absl::StatusOr<std::vector<SplitRule>> SplitRulesByName(absl::string_view name);
+// What GGUF's tokenizer.ggml.pre stands for.
+struct NamedPreTokenizer {
+  std::vector<SplitRule> split_rules;
+  bool ignore_merges = false;  // a whole piece that is a token needs no merges
+  bool nfc = false;            // the text is normalised to Unicode form C first
+};
+// UNIMPLEMENTED lists the known names.
+absl::StatusOr<NamedPreTokenizer> PreTokenizerByName(absl::string_view name);
+// The name for the rules of a tokenizer.json, for conversion; "" when no name stands for them.
+std::string NameOfSplitRules(const std::vector<SplitRule>& split_rules, bool ignore_merges);
 
 // GPT-2's rule, which the ByteLevel pre-tokenizer of tokenizer.json implies.
 extern const char kGpt2Pattern[];

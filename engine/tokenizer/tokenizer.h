@@ -12,6 +12,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "engine/formats/checkpoint.h"
+#include "engine/tokenizer/added_tokens.h"
+#include "engine/tokenizer/normalizer.h"
 
 namespace thermocline {
 
@@ -24,21 +26,31 @@ struct SpecialTokens {
   bool add_bos = false;
 };
 
+// What every kind of tokenizer is made from.
+struct TokenizerOptions {
+  std::vector<std::string> tokens;  // as the file spells them, by id; "": only an added token
+  std::vector<AddedToken> added;
+  std::vector<NormalizerStep> normalizer;
+  SpecialTokens special;
+  std::vector<int32_t> end_tokens;
+  std::string chat_template;
+  bool decode_strips_space = false;  // one space at the start of a text was put there by Encode
+};
+
 // Const after creation; any thread.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual int64_t vocab_size() const = 0;
+  int64_t vocab_size() const { return static_cast<int64_t>(bytes_.size()); }
   // Token ids of a text, nothing added in front or behind. With parse_special, control tokens
   // written in the text are recognised; without, they are ordinary text (untrusted input must not
   // forge them). INVALID_ARGUMENT for text above kMaxTextBytes.
-  virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
-                                                      bool parse_special) const = 0;
+  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text, bool parse_special) const;
   // The token's bytes, which need not be valid UTF-8 alone. Control tokens give "" unless asked
   // for. Ids outside the vocabulary give "".
-  virtual std::string TokenBytes(int32_t id, bool with_special) const = 0;
-  virtual bool IsSpecial(int32_t id) const = 0;
+  std::string TokenBytes(int32_t id, bool with_special) const;
+  bool IsSpecial(int32_t id) const;
 
   // The bytes of all tokens, ill-formed parts replaced by U+FFFD.
   std::string Decode(absl::Span<const int32_t> ids, bool with_special) const;
@@ -52,9 +64,23 @@ class Tokenizer {
   static constexpr int64_t kMaxTextBytes = int64_t{64} << 20;
 
  protected:
+  // Takes all but `tokens`, whose bytes are the subclass's to find. INVALID_ARGUMENT for added
+  // tokens outside the vocabulary.
+  absl::Status InitializeBase(TokenizerOptions options);
+  // Appends the ids of a normalised text without added tokens. `first`: at the text's beginning.
+  virtual void EncodeOrdinary(absl::string_view text, bool first,
+                              std::vector<int32_t>* ids) const = 0;
+
+  std::vector<std::string> bytes_;  // id -> bytes
+
+ private:
+  std::vector<bool> special_ids_;
+  std::unique_ptr<AddedTokens> added_;
+  std::vector<NormalizerStep> normalizer_;
   SpecialTokens special_;
   std::vector<int32_t> end_tokens_;
   std::string chat_template_;
+  bool decode_strips_space_ = false;
 };
 
 // From GGUF metadata. NOT_FOUND when there is no tokenizer, UNIMPLEMENTED (naming the kind) when it

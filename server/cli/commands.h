@@ -18,6 +18,7 @@ void AddPerplexityCommand(CLI::App* app, int* exit_code);
 void AddInspectCommand(CLI::App* app, int* exit_code);
 void AddTokenizeCommand(CLI::App* app, int* exit_code);
 void AddRenderCommand(CLI::App* app, int* exit_code);
+void AddConvertCommand(CLI::App* app, int* exit_code);
 void AddHealthcheckCommand(CLI::App* app, int* exit_code);
 
 }  // namespace thermocline

@@ -29,6 +29,10 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
   command->add_option("--kv-dtype", flags->kv_dtype,
                       "f32, f16 or bf16 (default: f16; f32 for F32 models)");
   command
+      ->add_option("--mla", flags->mla,
+                   "absorbed or plain: how latent attention is computed and cached")
+      ->capture_default_str();
+  command
       ->add_option("--context", flags->context, "longest sequence in tokens; 0: the model's limit")
       ->capture_default_str();
   command
@@ -106,6 +110,12 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
     return absl::InvalidArgumentError(
         absl::StrCat("kv-dtype = \"", flags.kv_dtype, "\", but f32, f16 and bf16 are allowed"));
   }
+  if (flags.mla == "plain") {
+    options.mla_form = MlaForm::kPlain;
+  } else if (flags.mla != "absorbed") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("mla = \"", flags.mla, "\", but absorbed and plain are allowed"));
+  }
   options.max_context = flags.context;
   options.kv_tokens = flags.kv_tokens;
   options.block_size = flags.block_size;
@@ -114,7 +124,7 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
                        .max_num_seqs = flags.max_num_seqs};
   if (flags.host_experts >= 0) options.host_experts = flags.host_experts;
   options.expert_policy = flags.expert_policy;
-  options.progress = TerminalProgress();
+  options.progress = TerminalProgress("loading");
   return options;
 }
 
@@ -142,13 +152,13 @@ std::string DefaultModelPath() {
   return "";
 }
 
-LoadProgress TerminalProgress() {
+LoadProgress TerminalProgress(const char* what) {
   if (isatty(STDERR_FILENO) == 0) return nullptr;
-  return [last = -1](int64_t done, int64_t total) mutable {
+  return [what, last = -1](int64_t done, int64_t total) mutable {
     const int percent = total > 0 ? static_cast<int>(100 * done / total) : 100;
     if (percent == last) return;
     last = percent;
-    std::fprintf(stderr, "\rloading [%-40.*s] %3d %%%s", percent * 40 / 100,
+    std::fprintf(stderr, "\r%s [%-40.*s] %3d %%%s", what, percent * 40 / 100,
                  "########################################", percent, percent == 100 ? "\n" : "");
     std::fflush(stderr);
   };

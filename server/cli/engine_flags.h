@@ -25,6 +25,7 @@ struct EngineFlags {
   std::string activations;  // empty: by the model
   bool exact = false;
   std::string kv_dtype;  // empty: by the model
+  std::string mla = "absorbed";
   int64_t context = 0;
   int64_t kv_tokens = 0;
   int block_size = 16;
@@ -58,7 +59,7 @@ SamplingParams ToSamplingParams(const SamplingFlags& flags);
 // there.
 std::string DefaultModelPath();
 // A bar on standard error, or nothing when that is no terminal.
-LoadProgress TerminalProgress();
+LoadProgress TerminalProgress(const char* what);
 // Loads a model for a command that runs to its end: f32 throughout when `exact` (unless the flags
 // say otherwise).
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact);

@@ -1,8 +1,7 @@
-// The text side: tokenizers, templates, streams of UTF-8, sampling.
+// The text side: templates, streams of UTF-8, sampling.
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -10,93 +9,10 @@
 #include "engine/sampler.h"
 #include "engine/template/chat_template.h"
 #include "engine/text_stream.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "tests/support/golden.h"
 
 namespace thermocline {
 namespace {
-
-std::vector<nlohmann::ordered_json> ReadLines(const std::string& path) {
-  std::vector<nlohmann::ordered_json> lines;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) lines.push_back(*ParseOrderedJson(line));
-  return lines;
-}
-
-void ExpectTokenizer(const Tokenizer& tokenizer, const std::string& reference) {
-  int count = 0;
-  for (const auto& line : ReadLines(reference)) {
-    const std::string text = line["text"];
-    const auto ids = tokenizer.Encode(text, /*parse_special=*/true);
-    ASSERT_TRUE(ids.ok()) << ids.status();
-    ASSERT_EQ(*ids, line["ids"].get<std::vector<int32_t>>()) << text;
-    ASSERT_EQ(tokenizer.Decode(*ids, /*with_special=*/true), line["decoded"].get<std::string>())
-        << text;
-    ++count;
-  }
-  EXPECT_GT(count, 100);
-}
-
-TEST(BpeTokenizer, TheDemoModelReproducesEveryReferenceLine) {
-  const auto checkpoint = Checkpoint::Open(DemoPath());
-  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const auto tokenizer = TokenizerOf(**checkpoint);
-  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-  ExpectTokenizer(**tokenizer, std::string(THERMOCLINE_SOURCE_DIR) +
-                                   "/tests/data/golden/tokenizer/smollm2.jsonl");
-}
-
-TEST(BpeTokenizer, HuggingFaceTokenizersAreReproduced) {
-  for (const char* name : {"qwen3", "deepseek_v3", "gptoss"}) {
-    const std::string folder = SharedPath(absl::StrCat("tokenizers/", name));
-    if (folder.empty()) GTEST_SKIP() << "shared data absent";
-    const auto tokenizer = TokenizerFromFolder(folder);
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    ExpectTokenizer(**tokenizer, SharedPath(absl::StrCat("golden/tokenizer/", name, ".jsonl")));
-  }
-}
-
-std::unique_ptr<Tokenizer> SmallTokenizer() {
-  BpeOptions options;
-  options.tokens = {"a", "b", "ab", "", "Ġ"};
-  options.merges = {{"a", "b"}};
-  options.added = {{.id = 3, .text = "<end>", .special = true}};
-  options.split_rules = {{kGpt2Pattern, false}};
-  auto tokenizer = BpeTokenizer::Create(std::move(options));
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-  return *std::move(tokenizer);
-}
-
-TEST(BpeTokenizer, ControlTokensInTextAreOnlyRecognisedOnRequest) {
-  const auto tokenizer = SmallTokenizer();
-  EXPECT_EQ(*tokenizer->Encode("ab<end>", true), (std::vector<int32_t>{2, 3}));
-  EXPECT_EQ(*tokenizer->Encode("ab<end>", false),
-            (std::vector<int32_t>{2}));  // bytes without a token vanish
-  EXPECT_EQ(tokenizer->TokenBytes(3, false), "");
-  EXPECT_EQ(tokenizer->TokenBytes(3, true), "<end>");
-  EXPECT_EQ(tokenizer->TokenBytes(-1, true), "");
-  EXPECT_EQ(tokenizer->TokenBytes(99, true), "");
-}
-
-TEST(BpeTokenizer, AMegabyteOfOneLetterIsFast) {
-  const auto checkpoint = Checkpoint::Open(DemoPath());
-  const auto tokenizer = TokenizerOf(**checkpoint);
-  for (const char* unit : {"a", " ", "\n", "\xF0\x9F\x98\x80"}) {
-    std::string text;
-    while (text.size() < (1 << 20)) text += unit;
-    const auto ids = (*tokenizer)->Encode(text, true);
-    ASSERT_TRUE(ids.ok());
-    EXPECT_EQ((*tokenizer)->Decode(*ids, true), text);
-  }
-}
-
-TEST(BpeTokenizer, RefusesMergesOfUnknownTokens) {
-  BpeOptions options;
-  options.tokens = {"a"};
-  options.merges = {{"a", "z"}};
-  EXPECT_EQ(BpeTokenizer::Create(std::move(options)).status().code(),
-            absl::StatusCode::kInvalidArgument);
-}
 
 TEST(TextStream, HoldsBackIncompleteCharacters) {
   TextStream stream({});

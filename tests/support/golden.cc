@@ -4,6 +4,10 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine/formats/json.h"
 
 namespace thermocline {
 namespace {
@@ -95,6 +99,13 @@ std::unique_ptr<Engine> MakeEngine(EngineOptions options) {
 
 std::vector<int32_t> ToTokens(const PlainTensor& tensor) {
   return std::vector<int32_t>(tensor.i64.begin(), tensor.i64.end());
+}
+
+std::vector<nlohmann::ordered_json> ReadLines(const std::string& path) {
+  std::vector<nlohmann::ordered_json> lines;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) lines.push_back(*ParseOrderedJson(line));
+  return lines;
 }
 
 double MaxError(const std::vector<float>& actual, const float* reference, double largest) {

@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "engine/formats/safetensors.h"
+#include "nlohmann/json_fwd.hpp"
 
 namespace thermocline {
 
@@ -39,6 +40,8 @@ std::vector<std::vector<int32_t>> Greedy(Engine* engine,
 // An engine or a test failure (null).
 std::unique_ptr<Engine> MakeEngine(EngineOptions options);
 std::vector<int32_t> ToTokens(const PlainTensor& tensor);
+// The JSON objects of a file, one a line.
+std::vector<nlohmann::ordered_json> ReadLines(const std::string& path);
 // Largest |a - b| over the row divided by the largest |reference| of the whole tensor.
 double MaxError(const std::vector<float>& actual, const float* reference, double largest);
 double Largest(const std::vector<float>& values);

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   thermocline::AddTokenizeCommand(&app, &exit_code);
   thermocline::AddRenderCommand(&app, &exit_code);
   thermocline::AddConvertCommand(&app, &exit_code);
+  thermocline::AddQuantizeCommand(&app, &exit_code);
   thermocline::AddHealthcheckCommand(&app, &exit_code);
   std::string config_path;
   for (CLI::App* command : app.get_subcommands({})) {

@@ -19,6 +19,7 @@ void AddInspectCommand(CLI::App* app, int* exit_code);
 void AddTokenizeCommand(CLI::App* app, int* exit_code);
 void AddRenderCommand(CLI::App* app, int* exit_code);
 void AddConvertCommand(CLI::App* app, int* exit_code);
+void AddQuantizeCommand(CLI::App* app, int* exit_code);
 void AddHealthcheckCommand(CLI::App* app, int* exit_code);
 
 }  // namespace thermocline

@@ -1,6 +1,5 @@
 // Hugging Face folder to GGUF: the converted file must answer like the folder.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -10,28 +9,10 @@
 #include "engine/convert/convert.h"
 #include "engine/formats/gguf_writer.h"
 #include "tests/support/golden.h"
+#include "tests/support/temporary_file.h"
 
 namespace thermocline {
 namespace {
-
-// A path for this test's output, removed at the end.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& name)
-      : path_(absl::StrCat(testing::TempDir(), "/", getpid(), "-", name)) {
-    Remove();
-  }
-  ~TemporaryFile() { Remove(); }
-  const std::string& path() const { return path_; }
-
- private:
-  void Remove() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-    std::filesystem::remove(path_ + ".partial", error);
-  }
-  std::string path_;
-};
 
 EngineOptions ExactOptions(const std::string& path) {
   EngineOptions options;
@@ -71,7 +52,8 @@ TEST_P(ConvertTest, TheFileScoresLikeTheFolder) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ConvertTest,
-                         testing::Values("deepseek_v2", "deepseek_v2-group", "deepseek_v3", "dots1",
+                         testing::Values("bailing_moe", "bailing_moe_v2", "deepseek_v2",
+                                         "deepseek_v2-group", "deepseek_v3", "dots1",
                                          "ernie4_5_moe", "glm4_moe", "gpt_oss", "gpt_oss-mxfp4",
                                          "granitemoe", "granitemoeshared", "hunyuan_v1_moe",
                                          "lfm2_moe", "llama", "llama3-rope", "minimax_m2",

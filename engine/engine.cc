@@ -396,7 +396,7 @@ void Engine::DeliverToken(Active* active, absl::Span<const float> logits, double
   delta.tokens.push_back(request.logprobs >= 0 ? WithLogprobs(logits, token, request.logprobs)
                                                : OutputToken{token, 0.0f, {}});
   if (tokenizer_ != nullptr && !ended)
-    delta.text = active->text.Append(tokenizer_->TokenBytes(token, false));
+    delta.text = active->text.Append(tokenizer_->TokenBytes(token, request.show_special));
   const bool full = active->num_output >= active->max_output;
   if (!active->sink->OnDelta(std::move(delta))) {
     Finish(id, FinishReason::kCancelled,

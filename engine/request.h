@@ -38,6 +38,7 @@ struct GenerateRequest {
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
+  bool show_special = false;  // control tokens are part of the text; those that end it are not
   // -1: none; n >= 0: the log-probability of each output token and of the n likeliest.
   int logprobs = -1;
   // Deliver the logits of every prompt token to ResponseSink::OnPromptLogits.

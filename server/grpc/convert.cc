@@ -3,15 +3,11 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "engine/formats/json.h"
+#include "server/grpc/template_inputs.h"
 #include "thermocline/v1/inference.pb.h"
 
 namespace thermocline {
 namespace {
-
-constexpr size_t kMaxMessages = 4096;
-constexpr size_t kMaxTemplateArgumentBytes = size_t{256}
-                                             << 10;  // keys are looked up one after another
 
 absl::Status ReadParams(const v1::GenerationParams& params, uint64_t fallback_seed,
                         GenerateRequest* request) {
@@ -55,38 +51,18 @@ absl::StatusOr<std::vector<int32_t>> ReadPrompt(const Message& prompt,
   return absl::InvalidArgumentError("prompt is missing: text or tokens are needed");
 }
 
-absl::StatusOr<std::string> Render(
-    const google::protobuf::RepeatedPtrField<v1::ChatMessage>& messages, bool add_generation_prompt,
-    const std::string& arguments_json, const RequestContext& context) {
+template <class Message>
+absl::StatusOr<std::string> Render(const Message& message, bool add_generation_prompt,
+                                   const RequestContext& context) {
   if (context.chat_template == nullptr) {
     return absl::FailedPreconditionError(
         "the model has no chat template: use Generate with a prompt");
   }
-  if (messages.empty() || static_cast<size_t>(messages.size()) > kMaxMessages) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(messages.size(), " messages, but 1 to ", kMaxMessages, " are allowed"));
-  }
-  nlohmann::ordered_json inputs = nlohmann::ordered_json::object();
-  if (arguments_json.size() > kMaxTemplateArgumentBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("template_arguments_json has ",
-                                                   arguments_json.size(), " bytes, but at most ",
-                                                   kMaxTemplateArgumentBytes, " are allowed"));
-  }
-  if (!arguments_json.empty()) {
-    absl::StatusOr<nlohmann::ordered_json> arguments = ParseOrderedJson(arguments_json);
-    if (!arguments.ok() || !arguments->is_object()) {
-      return absl::InvalidArgumentError("template_arguments_json is not a JSON object");
-    }
-    inputs = *std::move(arguments);
-  }
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const v1::ChatMessage& message : messages) {
-    if (message.role().empty()) return absl::InvalidArgumentError("a message has no role");
-    list.push_back({{"role", message.role()}, {"content", message.content()}});
-  }
-  inputs["messages"] = std::move(list);
-  inputs["add_generation_prompt"] = add_generation_prompt;
-  return context.chat_template->Render(inputs, SpecialTokenTexts(context.engine->tokenizer()));
+  absl::StatusOr<nlohmann::ordered_json> inputs =
+      ToTemplateInputs(message.messages(), message.tools(), message.template_arguments_json());
+  if (!inputs.ok()) return inputs.status();
+  (*inputs)["add_generation_prompt"] = add_generation_prompt;
+  return context.chat_template->Render(*inputs, SpecialTokenTexts(context.engine->tokenizer()));
 }
 
 absl::Status NoTokenizer(const Engine& engine) {
@@ -121,22 +97,27 @@ absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::GenerateRequest& mes
   return request;
 }
 
-absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::ChatRequest& message,
-                                                  const RequestContext& context) {
-  GenerateRequest request;
+absl::StatusOr<ChatGeneration> ToChatGeneration(const v1::ChatRequest& message,
+                                                const RequestContext& context) {
+  ChatGeneration chat;
   if (absl::Status s = CheckRequestId(message.request_id()); !s.ok()) return s;
   if (context.engine->tokenizer() == nullptr) return NoTokenizer(*context.engine);
-  absl::StatusOr<std::string> text =
-      Render(message.messages(), true, message.template_arguments_json(), context);
+  absl::StatusOr<std::string> text = Render(message, true, context);
   if (!text.ok()) return text.status();
   // The template writes its own BOS token if there is to be one.
   absl::StatusOr<std::vector<int32_t>> prompt =
       context.engine->tokenizer()->Encode(*text, /*parse_special=*/true);
   if (!prompt.ok()) return prompt.status();
-  request.prompt = *std::move(prompt);
-  if (absl::Status s = ReadParams(message.params(), context.fallback_seed, &request); !s.ok())
-    return s;
-  return request;
+  chat.request.prompt = *std::move(prompt);
+  absl::Status read = ReadParams(message.params(), context.fallback_seed, &chat.request);
+  if (!read.ok()) return read;
+  OutputFormat format;  // plain
+  if (!message.has_parse_output() || message.parse_output()) format = *context.output_format;
+  chat.request.show_special = format.needs_special_tokens;
+  absl::StatusOr<nlohmann::ordered_json> tools = ToToolList(message.tools());
+  if (!tools.ok()) return tools.status();
+  chat.parser = MakeOutputParser(format, *tools, *text);
+  return chat;
 }
 
 absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message,
@@ -153,7 +134,7 @@ absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message,
 absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message,
                                        const RequestContext& context) {
   const bool prompt = !message.has_add_generation_prompt() || message.add_generation_prompt();
-  return Render(message.messages(), prompt, message.template_arguments_json(), context);
+  return Render(message, prompt, context);
 }
 
 void ToEffectiveParams(const GenerateRequest& request, int64_t max_context,
@@ -186,6 +167,13 @@ void ToTokenInfo(const OutputToken& token, bool with_logprob, v1::TokenInfo* out
     entry->set_token(top.token);
     entry->set_logprob(top.logprob);
   }
+}
+
+void ToToolCall(const ToolCall& call, int index, const std::string& id, v1::ToolCall* out) {
+  out->set_index(index);
+  out->set_id(call.id.empty() ? id : call.id);
+  out->set_name(call.name);
+  out->set_arguments_json(call.arguments);
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

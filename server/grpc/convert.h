@@ -12,6 +12,7 @@
 #include <grpcpp/support/status.h>
 
 #include "absl/status/statusor.h"
+#include "engine/chat/output_parser.h"
 #include "engine/engine.h"
 #include "engine/template/chat_template.h"
 
@@ -25,12 +26,15 @@ class GenerateRequest;
 class GenerationParams;
 class ScoreRequest;
 class TokenInfo;
+class Tool;
+class ToolCall;
 }  // namespace v1
 
 // What a request is read against. The engine outlives it.
 struct RequestContext {
   const Engine* engine = nullptr;
   const ChatTemplate* chat_template = nullptr;  // null: the model has none
+  const OutputFormat* output_format = nullptr;  // of that template
   uint64_t fallback_seed = 0;
 };
 
@@ -40,8 +44,13 @@ inline constexpr size_t kMaxRequestIdBytes = 128;
 // for a text request.
 absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::GenerateRequest& message,
                                                   const RequestContext& context);
-absl::StatusOr<GenerateRequest> ToGenerateRequest(const v1::ChatRequest& message,
-                                                  const RequestContext& context);
+// A conversation as a request, with the parser that reads its output.
+struct ChatGeneration {
+  GenerateRequest request;
+  std::unique_ptr<OutputParser> parser;
+};
+absl::StatusOr<ChatGeneration> ToChatGeneration(const v1::ChatRequest& message,
+                                                const RequestContext& context);
 absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message,
                                                const RequestContext& context);
 absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message,
@@ -54,6 +63,9 @@ absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text,
 void ToEffectiveParams(const GenerateRequest& request, int64_t max_context,
                        v1::GenerationParams* out);
 void ToTokenInfo(const OutputToken& token, bool with_logprob, v1::TokenInfo* out);
+
+// `id` is used when the model's format has none.
+void ToToolCall(const ToolCall& call, int index, const std::string& id, v1::ToolCall* out);
 
 grpc::Status ToGrpc(const absl::Status& status);
 // A gRPC deadline on the engine's clock; infinity when there is none.

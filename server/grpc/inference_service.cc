@@ -19,19 +19,68 @@ namespace {
 // Messages a client may leave unread before its request is cancelled.
 constexpr size_t kMaxUnreadMessages = 4096;
 
-// The two kinds of generation differ in the name of the text field and in the role.
-void AddText(const std::string& text, v1::GenerateResponse* message) {
-  message->mutable_text()->append(text);
+// What the two kinds of generation do with the text. Reads one output, piece by piece.
+class TextReader {
+ public:
+  void Add(const std::string& text, v1::GenerateResponse* message) {
+    message->mutable_text()->append(text);
+  }
+  void Finish(v1::GenerateResponse*) {}
+};
+
+class ChatReader {
+ public:
+  ChatReader() = default;
+  // `id` makes the ids of calls, for formats that have none of their own.
+  ChatReader(std::unique_ptr<OutputParser> parser, std::string id)
+      : parser_(std::move(parser)), id_(std::move(id)) {}
+
+  void Add(const std::string& text, v1::ChatResponse* message) {
+    Put(parser_->Append(text), message);
+  }
+  void Finish(v1::ChatResponse* message) { Put(parser_->Finish(), message); }
+
+ private:
+  void Put(const ChatDelta& delta, v1::ChatResponse* message) {
+    message->mutable_content()->append(delta.content);
+    message->mutable_reasoning_content()->append(delta.reasoning);
+    for (const ToolCall& call : delta.tool_calls) {
+      ToToolCall(call, num_calls_, absl::StrCat("call_", id_, "_", num_calls_),
+                 message->add_tool_calls());
+      ++num_calls_;
+    }
+  }
+
+  std::unique_ptr<OutputParser> parser_;
+  std::string id_;
+  int num_calls_ = 0;
+};
+
+template <class Message>
+struct ReaderOf;
+template <>
+struct ReaderOf<v1::GenerateResponse> {
+  using Type = TextReader;
+};
+template <>
+struct ReaderOf<v1::ChatResponse> {
+  using Type = ChatReader;
+};
+template <class Message>
+using Reader = typename ReaderOf<Message>::Type;
+
+bool HasOutput(const v1::GenerateResponse& message) { return !message.text().empty(); }
+bool HasOutput(const v1::ChatResponse& message) {
+  return !message.content().empty() || !message.reasoning_content().empty() ||
+         message.tool_calls_size() > 0;
 }
-void AddText(const std::string& text, v1::ChatResponse* message) {
-  message->mutable_content()->append(text);
-}
+
 void SetRole(v1::GenerateResponse*) {}
 void SetRole(v1::ChatResponse* message) { message->set_role("assistant"); }
 
 template <class Message>
-void AddDelta(const Delta& delta, bool with_logprobs, Message* message) {
-  AddText(delta.text, message);
+void AddDelta(const Delta& delta, bool with_logprobs, Reader<Message>* reader, Message* message) {
+  reader->Add(delta.text, message);
   for (const OutputToken& token : delta.tokens)
     ToTokenInfo(token, with_logprobs, message->add_tokens());
 }
@@ -105,17 +154,18 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
 
   class Sink : public ResponseSink {
    public:
-    Sink(std::shared_ptr<Shared> shared, Message first, bool with_logprobs, Metrics* metrics,
-         Engine* engine)
+    Sink(std::shared_ptr<Shared> shared, Message first, Reader<Message> reader, bool with_logprobs,
+         Metrics* metrics, Engine* engine)
         : shared_(std::move(shared)),
           next_(std::move(first)),
+          reader_(std::move(reader)),
           with_logprobs_(with_logprobs),
           metrics_(metrics),
           timer_(metrics, engine) {}
 
     bool OnDelta(Delta delta) override {
       for (size_t i = 0; i < delta.tokens.size(); ++i) timer_.OnToken();
-      AddDelta(delta, with_logprobs_, &next_);
+      AddDelta(delta, with_logprobs_, &reader_, &next_);
       std::lock_guard<std::mutex> lock(shared_->mutex);
       if (shared_->unread.size() >= kMaxUnreadMessages) return false;
       shared_->unread.push_back(std::exchange(next_, Message()));
@@ -125,11 +175,11 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
 
     void OnDone(const Result& result) override {
       metrics_->OnDone(result);
+      reader_.Finish(&next_);
+      if (result.status.ok()) SetResult(result, &next_);
       std::lock_guard<std::mutex> lock(shared_->mutex);
-      if (result.status.ok()) {
-        SetResult(result, &next_);
-        shared_->unread.push_back(std::move(next_));
-      }
+      // What was held back comes out, however the output ended.
+      if (result.status.ok() || HasOutput(next_)) shared_->unread.push_back(std::move(next_));
       shared_->ended = true;
       shared_->status = ToGrpc(result.status);
       Pump(shared_.get());
@@ -138,6 +188,7 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
    private:
     std::shared_ptr<Shared> shared_;
     Message next_;
+    Reader<Message> reader_;
     bool with_logprobs_;
     Metrics* metrics_;
     TokenTimer timer_;
@@ -198,10 +249,11 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
   class Sink : public ResponseSink {
    public:
-    Sink(std::shared_ptr<Shared> shared, Message first, bool with_logprobs, Metrics* metrics,
-         Engine* engine, Message* response)
+    Sink(std::shared_ptr<Shared> shared, Message first, Reader<Message> reader, bool with_logprobs,
+         Metrics* metrics, Engine* engine, Message* response)
         : shared_(std::move(shared)),
           collected_(std::move(first)),
+          reader_(std::move(reader)),
           with_logprobs_(with_logprobs),
           metrics_(metrics),
           timer_(metrics, engine),
@@ -209,7 +261,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
     bool OnDelta(Delta delta) override {
       for (size_t i = 0; i < delta.tokens.size(); ++i) timer_.OnToken();
-      AddDelta(delta, with_logprobs_, &collected_);
+      AddDelta(delta, with_logprobs_, &reader_, &collected_);
       return true;
     }
     void OnDone(const Result& result) override {
@@ -217,6 +269,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
       std::lock_guard<std::mutex> lock(shared_->mutex);
       if (shared_->reactor == nullptr) return;
       if (result.status.ok()) {
+        reader_.Finish(&collected_);
         SetResult(result, &collected_);
         response_->Swap(&collected_);
       }
@@ -226,6 +279,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
    private:
     std::shared_ptr<Shared> shared_;
     Message collected_;
+    Reader<Message> reader_;
     bool with_logprobs_;
     Metrics* metrics_;
     TokenTimer timer_;
@@ -305,11 +359,12 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
           ChatTemplate::Create(engine->tokenizer()->chat_template());
       if (chat.ok()) {
         chat_template_ = *std::move(chat);
+        output_format_ = DetectOutputFormat(engine->tokenizer()->chat_template());
       } else {
         status = chat.status();
       }
     }
-    engine_.store(engine, std::memory_order_release);  // publishes chat_template_
+    engine_.store(engine, std::memory_order_release);  // publishes both
     return status;
   }
 
@@ -405,7 +460,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
     const Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return absl::UnavailableError("the model is still loading");
     std::lock_guard<std::mutex> lock(seeds_mutex_);
-    return RequestContext{engine, chat_template_.get(), seeds_()};
+    return RequestContext{engine, chat_template_.get(), &output_format_, seeds_()};
   }
 
   template <class Call>
@@ -433,18 +488,33 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
     shared->link.Submitted(*id);
   }
 
-  // A generation that may be submitted, and the message that its first delta is added to.
+  // A generation that may be submitted, the message that its first delta is added to, and what
+  // reads its text.
   template <class Message>
   struct ParsedCall {
     GenerateRequest request;
     Message first;
+    Reader<Message> reader;
   };
+
+  static absl::StatusOr<GenerateRequest> Read(const v1::GenerateRequest& message,
+                                              const RequestContext& with, TextReader*) {
+    return ToGenerateRequest(message, with);
+  }
+  static absl::StatusOr<GenerateRequest> Read(const v1::ChatRequest& message,
+                                              const RequestContext& with, ChatReader* reader) {
+    absl::StatusOr<ChatGeneration> chat = ToChatGeneration(message, with);
+    if (!chat.ok()) return chat.status();
+    *reader = ChatReader(std::move(chat->parser), absl::StrCat(absl::Hex(with.fallback_seed)));
+    return std::move(chat->request);
+  }
 
   template <class Message, class Request>
   absl::StatusOr<ParsedCall<Message>> Parse(const Request& message) {
     absl::StatusOr<RequestContext> with = Context();
     if (!with.ok()) return with.status();
-    absl::StatusOr<GenerateRequest> request = ToGenerateRequest(message, *with);
+    Reader<Message> reader;
+    absl::StatusOr<GenerateRequest> request = Read(message, *with, &reader);
     if (!request.ok()) return request.status();
     Message first;
     SetRole(&first);
@@ -452,7 +522,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
                              ? message.request_id()
                              : absl::StrCat("req-", absl::Hex(with->fallback_seed)));
     ToEffectiveParams(*request, with->engine->max_context(), first.mutable_effective_params());
-    return ParsedCall<Message>{*std::move(request), std::move(first)};
+    return ParsedCall<Message>{*std::move(request), std::move(first), std::move(reader)};
   }
 
   template <class Message, class Request>
@@ -464,8 +534,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
       return call;
     }
     auto sink = std::make_unique<typename StreamCall<Message>::Sink>(
-        call->shared(), std::move(parsed->first), parsed->request.logprobs >= 0, metrics_,
-        engine_.load());
+        call->shared(), std::move(parsed->first), std::move(parsed->reader),
+        parsed->request.logprobs >= 0, metrics_, engine_.load());
     Submit(context, std::move(parsed->request), std::move(sink), call);
     return call;
   }
@@ -480,8 +550,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
       return call;
     }
     auto sink = std::make_unique<typename UnaryCall<Message>::Sink>(
-        call->shared(), std::move(parsed->first), parsed->request.logprobs >= 0, metrics_,
-        engine_.load(), response);
+        call->shared(), std::move(parsed->first), std::move(parsed->reader),
+        parsed->request.logprobs >= 0, metrics_, engine_.load(), response);
     Submit(context, std::move(parsed->request), std::move(sink), call);
     return call;
   }
@@ -497,6 +567,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   Metrics* metrics_;
   std::atomic<int> open_calls_{0};
   std::unique_ptr<ChatTemplate> chat_template_;
+  OutputFormat output_format_;
   std::atomic<Engine*> engine_{nullptr};
   std::mutex seeds_mutex_;
   std::mt19937_64 seeds_;  // guarded by seeds_mutex_

@@ -47,21 +47,17 @@ bool NeedsFloats(Transform transform) {
          transform == Transform::kUnitColumns;
 }
 
-// Copies the chosen rows of `stored`, row_bytes each, in order.
-void GatherRows(const std::vector<RowRange>& ranges, int64_t row_bytes, const uint8_t* stored,
-                uint8_t* out) {
-  for (const RowRange& range : ranges) {
-    if (range.step == 1) {
-      std::memcpy(out, stored + range.first * row_bytes,
-                  static_cast<size_t>(range.count * row_bytes));
-      out += range.count * row_bytes;
-      continue;
-    }
-    for (int64_t i = 0; i < range.count; ++i, out += row_bytes) {
-      std::memcpy(out, stored + (range.first + i * range.step) * row_bytes,
-                  static_cast<size_t>(row_bytes));
-    }
+// Copies rows first, first + step, ... of `stored`, row_bytes each; returns the end of the copy.
+uint8_t* CopyRows(int64_t first, int64_t count, int64_t step, int64_t row_bytes,
+                  const uint8_t* stored, uint8_t* out) {
+  if (step == 1) {
+    std::memcpy(out, stored + first * row_bytes, static_cast<size_t>(count * row_bytes));
+    return out + count * row_bytes;
   }
+  for (int64_t i = 0; i < count; ++i, out += row_bytes) {
+    std::memcpy(out, stored + (first + i * step) * row_bytes, static_cast<size_t>(row_bytes));
+  }
+  return out;
 }
 
 // [rows, cols] -> [cols, rows] of elements of `size` bytes; `stride` elements between input rows.
@@ -148,7 +144,10 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
     const std::vector<int64_t>& shape = source.shape.empty() ? declared.shape : source.shape;
     const int64_t row_bytes = BytesOf(stored.dtype, RowElems(shape));
     std::vector<uint8_t> chosen(static_cast<size_t>(BytesOf(stored.dtype, num_elems)));
-    GatherRows(source.rows, row_bytes, bytes.data(), chosen.data());
+    uint8_t* out = chosen.data();
+    ForEachRun(source, [&](int64_t first, int64_t count, int64_t step) {
+      out = CopyRows(first, count, step, row_bytes, bytes.data(), out);
+    });
     bytes.swap(chosen);
   }
   if (source.transform == Transform::kTransposeHeads) {
@@ -225,7 +224,7 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
                 &chosen[static_cast<size_t>(r * slice.cols) * size]);
     }
   } else {
-    GatherRows({{slice.first, slice.rows, slice.step}}, row_bytes, block.data(), chosen.data());
+    CopyRows(slice.first, slice.rows, slice.step, row_bytes, block.data(), chosen.data());
   }
   if (slice.dtype == tensor.dtype) {
     std::memcpy(destination, chosen.data(), chosen.size());

@@ -198,12 +198,11 @@ absl::Status Converter::WriteDense(const Output& output, GgufWriter* writer) {
       const int64_t row = declared->shape.size() == 1 ? 1 : declared->shape.back();
       values.resize(static_cast<size_t>(output.num_elems()));
       const float* from = part.data();
-      for (const RowRange& range : declared->name.gguf.rows) {
-        for (int64_t i = 0; i < range.count; ++i, from += row) {
-          const int64_t to = range.first + i * range.step;
-          std::copy_n(from, row, values.begin() + to * row);
+      ForEachRun(declared->name.gguf, [&](int64_t first, int64_t count, int64_t step) {
+        for (int64_t i = 0; i < count; ++i, from += row) {
+          std::copy_n(from, row, values.begin() + (first + i * step) * row);
         }
-      }
+      });
     }
   }
   if (kept.empty()) kept = FromFloats(output.dtype, values);

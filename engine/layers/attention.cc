@@ -3,28 +3,20 @@
 namespace thermocline {
 namespace {
 
-// Rows of one part of every head: `count` from `first` on, of `heads` heads `stride` rows apart.
-std::vector<RowRange> HeadRows(int64_t heads, int64_t stride, int64_t first, int64_t count) {
-  std::vector<RowRange> rows;
-  for (int64_t h = 0; h < heads; ++h) rows.push_back({h * stride + first, count});
-  return rows;
-}
-
-// Rows that turn the halves of each head into pairs: i, i + half, i + 1, i + 1 + half, ...
-std::vector<RowRange> PairRows(int64_t heads, int64_t head_dim, int64_t first) {
-  std::vector<RowRange> rows;
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t i = 0; i < head_dim / 2; ++i)
-      rows.push_back({first + h * head_dim + i, 2, head_dim / 2});
-  }
-  return rows;
-}
-
-TensorSource Source(std::string name, std::vector<int64_t> shape, std::vector<RowRange> rows) {
+// Chosen rows of a tensor of the given shape.
+TensorSource Source(std::string name, std::vector<int64_t> shape, RowRange rows) {
   TensorSource source(std::move(name));
   source.shape = std::move(shape);
-  source.rows = std::move(rows);
+  source.rows = {rows};
   return source;
+}
+
+// Turns the halves of each head into pairs: i, i + half, i + 1, i + 1 + half, ...
+void HalvesToPairs(int64_t heads, int64_t head_dim, int64_t first, TensorSource* source) {
+  const int64_t half = head_dim / 2;
+  source->rows = {{first, 2, half, half, 1}};
+  source->row_heads = heads;
+  source->row_stride = head_dim;
 }
 
 }  // namespace
@@ -58,15 +50,15 @@ void GqaAttention::DeclareProjections(const LayerPrefix& prefix, TensorTable* ta
       const auto shape = [&](int64_t rows) {
         return bias ? std::vector<int64_t>{rows} : std::vector<int64_t>{rows, hidden};
       };
-      const std::vector<RowRange> in_fused = {{part.first, part.size}};
+      const RowRange in_fused = {part.first, part.size};
       TensorName name = {hf + suffix, gguf + suffix};
       if (fused) name.hf = Source(hf + suffix, shape(q + 2 * kv), in_fused);
       if (names.gguf_qkv) name.gguf = Source(gguf + suffix, shape(q + 2 * kv), in_fused);
       if (config_.hf_half_to_pairs && part.heads > 0) {
-        name.hf.rows = PairRows(part.heads, head_dim, fused ? part.first : 0);
+        HalvesToPairs(part.heads, head_dim, fused ? part.first : 0, &name.hf);
       }
       if (config_.gated && part.weight == &q_proj_) {
-        const std::vector<RowRange> rows = HeadRows(config_.num_heads, 2 * head_dim, 0, head_dim);
+        const RowRange rows = {0, head_dim, 1, config_.num_heads, 2 * head_dim};
         name.hf = Source(hf + suffix, shape(2 * q), rows);
         name.gguf = Source(gguf + suffix, shape(2 * q), rows);
       }
@@ -75,8 +67,7 @@ void GqaAttention::DeclareProjections(const LayerPrefix& prefix, TensorTable* ta
     }
   }
   if (config_.gated) {
-    const std::vector<RowRange> rows =
-        HeadRows(config_.num_heads, 2 * head_dim, head_dim, head_dim);
+    const RowRange rows = {head_dim, head_dim, 1, config_.num_heads, 2 * head_dim};
     table->Matrix({Source(prefix.hf + names.q_proj + ".weight", {2 * q, hidden}, rows),
                    Source(prefix.gguf + "attn_q.weight", {2 * q, hidden}, rows)},
                   q, hidden, &gate_proj_);

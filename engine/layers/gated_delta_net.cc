@@ -18,9 +18,7 @@ void GatedDeltaNet::DeclareTensors(const LayerPrefix& prefix, TensorTable* table
     TensorSource source(prefix.hf + name);
     source.shape = {stored_rows, hidden};
     for (const RowRange& part : parts) {
-      for (int64_t h = 0; h < key_heads; ++h) {
-        source.rows.push_back({h * stride + part.first, part.count});
-      }
+      source.rows.push_back({part.first, part.count, 1, key_heads, stride});
     }
     return source;
   };

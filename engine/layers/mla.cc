@@ -83,10 +83,8 @@ void MlaAttention::DeclareKvB(const LayerPrefix& prefix, TensorTable* table) {
   const auto fused = [&](std::string name, bool keys) {
     TensorSource source(std::move(name));
     source.shape = {heads * (nope + value), lora};
-    for (int64_t h = 0; h < heads; ++h) {
-      const int64_t first = h * (nope + value);
-      source.rows.push_back(keys ? RowRange{first, nope} : RowRange{first + nope, value});
-    }
+    source.rows = {keys ? RowRange{0, nope, 1, heads, nope + value}
+                        : RowRange{nope, value, 1, heads, nope + value}};
     if (keys && absorbed) {
       source.transform = Transform::kTransposeHeads;
       source.heads = heads;

@@ -14,12 +14,14 @@
 
 namespace thermocline {
 
-// Rows first, first + step, ... of a stored tensor, `count` of them. A vector has rows of one
-// element.
+// Rows first, first + step, ... of a stored tensor, `count` of them, and the same again `repeat`
+// times, `stride` rows further each time. A vector has rows of one element.
 struct RowRange {
   int64_t first = 0;
   int64_t count = 0;
   int64_t step = 1;
+  int64_t repeat = 1;
+  int64_t stride = 0;
 };
 
 // Applied after the rows are chosen.
@@ -41,9 +43,24 @@ struct TensorSource {
   // What the file must hold, dimensions of 1 aside; empty: the shape in which it is used.
   std::vector<int64_t> shape;
   std::vector<RowRange> rows;  // empty: all of them
+  // The same rows of each head, `row_heads` times, row_stride apart.
+  int64_t row_heads = 1;
+  int64_t row_stride = 0;
   Transform transform = Transform::kNone;
   int64_t heads = 1;  // of kTransposeHeads
 };
+
+// Calls fn(first, count, step) for the chosen rows, in order.
+template <class Fn>
+void ForEachRun(const TensorSource& source, const Fn& fn) {
+  for (int64_t h = 0; h < source.row_heads; ++h) {
+    for (const RowRange& range : source.rows) {
+      for (int64_t i = 0; i < range.repeat; ++i) {
+        fn(h * source.row_stride + range.first + i * range.stride, range.count, range.step);
+      }
+    }
+  }
+}
 
 struct TensorName {
   TensorSource hf;

@@ -13,7 +13,11 @@ static constexpr int kMaxValueDepth = 400;
 static constexpr int kMaxEvaluationDepth = 2000;
 
 Interpreter::Interpreter(Budget budget, std::map<std::string, Value> globals)
-    : budget_(budget), globals_(std::move(globals)) {}
+    : budget_(budget),
+      globals_(std::move(globals)),
+      deadline_(std::chrono::steady_clock::now() +
+                std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                    std::chrono::duration<double>(budget.seconds))) {}
 
 absl::StatusOr<std::string> Interpreter::Render(const Body& body) {
   scopes_.assign(1, {});
@@ -29,9 +33,16 @@ Value Interpreter::Fail(absl::string_view message) {
 }
 
 bool Interpreter::ChargeSteps(int64_t steps) {
+  constexpr int64_t kStepsPerClock = 4096;
   budget_.steps -= steps;
   if (budget_.steps < 0 && status_.ok()) {
     status_ = absl::ResourceExhaustedError("the chat template takes too many steps");
+  }
+  steps_to_clock_ -= steps;
+  if (steps_to_clock_ < 0) {
+    steps_to_clock_ = kStepsPerClock;
+    if (std::chrono::steady_clock::now() > deadline_ && status_.ok())
+      status_ = absl::ResourceExhaustedError("the chat template takes too long");
   }
   return status_.ok();
 }

@@ -5,6 +5,7 @@
 #ifndef THERMOCLINE_ENGINE_TEMPLATE_INTERPRETER_H_
 #define THERMOCLINE_ENGINE_TEMPLATE_INTERPRETER_H_
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -22,6 +23,7 @@ struct Budget {
   int64_t output_bytes = int64_t{64} << 20;
   int64_t memory_bytes = int64_t{512} << 20;  // bytes of all strings and lists ever made
   int call_depth = 64;
+  double seconds = 10.0;  // of the clock, for what steps do not weigh right
 };
 
 class Interpreter {
@@ -75,6 +77,8 @@ class Interpreter {
   Scope globals_;
   std::vector<Scope> scopes_;
   std::string output_;
+  std::chrono::steady_clock::time_point deadline_;
+  int64_t steps_to_clock_ = 0;  // until the clock is looked at again
   int depth_ = 0;
   int evaluation_depth_ = 0;
   absl::Status status_;

@@ -5,8 +5,8 @@ cd "$(dirname "$0")/.."
 deploy/install_packages.sh test
 
 cmake --preset asan
-cmake --build --preset asan --target formats_test
-ctest --preset asan -R '^formats_test/'
+cmake --build --preset asan --target formats_test fuzz_replay_test
+ctest --preset asan -R '^(formats_test|fuzz_replay_test)/'
 
 cmake --preset tsan
 cmake --build --preset tsan --target concurrency_test

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -22,6 +23,8 @@ struct Flags {
   std::string control_address = "localhost:50052";
   double timeout = 0.0;
   std::string text, system;
+  std::string tools;  // path
+  std::string template_arguments;
   std::vector<int32_t> tokens;
   float temperature = -1.0f;
   int64_t max_tokens = -1;
@@ -73,6 +76,27 @@ int Generate(const Flags& flags) {
   return Report(reader->Finish());
 }
 
+// A JSON list of tools in OpenAI's form into the request; false, with a message, when it is none.
+bool ReadTools(const std::string& path, v1::ChatRequest* request) {
+  std::ifstream in(path);
+  const ordered_json list = ordered_json::parse(in, nullptr, /*allow_exceptions=*/false);
+  for (const ordered_json& entry : list.is_array() ? list : ordered_json::array()) {
+    const ordered_json function =
+        entry.is_object() ? entry.value("function", entry) : ordered_json();
+    if (!function.is_object() || !function.contains("name") || !function["name"].is_string()) break;
+    v1::Tool* tool = request->add_tools();
+    tool->set_name(function["name"].get<std::string>());
+    if (function.contains("description") && function["description"].is_string())
+      tool->set_description(function["description"].get<std::string>());
+    if (function.contains("parameters")) tool->set_parameters_json(function["parameters"].dump());
+  }
+  if (list.is_array() && static_cast<size_t>(request->tools_size()) == list.size()) return true;
+  std::fprintf(stderr,
+               "\"%s\" is no JSON list of tools: [{\"type\": \"function\", \"function\": {...}}]\n",
+               path.c_str());
+  return false;
+}
+
 int Chat(const Flags& flags) {
   const auto stub = v1::Inference::NewStub(Connect(flags.address));
   grpc::ClientContext context;
@@ -86,8 +110,17 @@ int Chat(const Flags& flags) {
   if (!flags.system.empty()) add("system", flags.system);
   add("user", flags.text);
   SetParams(flags, request.mutable_params());
+  if (!flags.tools.empty() && !ReadTools(flags.tools, &request)) return 1;
+  if (!flags.template_arguments.empty())
+    request.set_template_arguments_json(flags.template_arguments);
   const auto reader = stub->Chat(&context, request);
-  for (v1::ChatResponse response; reader->Read(&response);) Print(response.content());
+  for (v1::ChatResponse response; reader->Read(&response);) {
+    std::fputs(response.reasoning_content().c_str(), stderr);
+    Print(response.content());
+    for (const v1::ToolCall& call : response.tool_calls()) {
+      Print("\n" + call.name() + " " + call.arguments_json());
+    }
+  }
   Print("\n");
   return Report(reader->Finish());
 }
@@ -180,6 +213,10 @@ int main(int argc, char** argv) {
   CLI::App* chat = add("chat", "Ask one question", &Chat);
   chat->add_option("message", flags.text)->required();
   chat->add_option("--system", flags.system, "system message");
+  chat->add_option("--tools", flags.tools,
+                   "file with a JSON list of tools; calls are printed as NAME ARGUMENTS");
+  chat->add_option("--template-arguments", flags.template_arguments,
+                   "JSON object for the chat template, for example {\"enable_thinking\": false}");
   AddGenerationFlags(chat, &flags);
   add("tokenize", "Token ids of a text", &Tokenize)->add_option("text", flags.text)->required();
   add("info", "What the server is doing", &Info)

@@ -55,6 +55,7 @@ def main():
     with grpc.insecure_channel(args.address) as channel:
         try:
             for response in pb2_grpc.InferenceStub(channel).Chat(request, timeout=args.timeout):
+                print(response.reasoning_content, end="", file=sys.stderr, flush=True)
                 print(response.content, end="", flush=True)
             print()
             print(f"[{response.usage.prompt_tokens} prompt and {response.usage.completion_tokens} new tokens]",

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "engine/chat/output_parser.h"
 #include "engine/template/chat_template.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
@@ -23,6 +24,7 @@ absl::Status Converse(Engine* engine, const SamplingFlags& sampling, const std::
   absl::StatusOr<std::unique_ptr<ChatTemplate>> chat =
       ChatTemplate::Create(tokenizer->chat_template());
   if (!chat.ok()) return chat.status();
+  const OutputFormat format = DetectOutputFormat(tokenizer->chat_template());
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   const bool terminal = isatty(STDIN_FILENO) != 0;
@@ -41,17 +43,25 @@ absl::Status Converse(Engine* engine, const SamplingFlags& sampling, const std::
     request.prompt = *std::move(ids);
     request.sampling = ToSamplingParams(sampling);
     request.max_tokens = max_tokens;
-    absl::StatusOr<Completion> answer = RunRequest(engine, std::move(request),
-                                                   {.on_text =
-                                                        [](const std::string& text) {
-                                                          std::fputs(text.c_str(), stdout);
-                                                          std::fflush(stdout);
-                                                        },
-                                                    .on_prompt_logits = nullptr});
+    request.show_special = format.needs_special_tokens;
+    const std::unique_ptr<OutputParser> parser = MakeOutputParser(format, nullptr, *prompt);
+    std::string content;
+    // Reasoning is not part of the answer.
+    const auto show = [&](const ChatDelta& delta) {
+      std::fputs(delta.reasoning.c_str(), stderr);
+      std::fputs(delta.content.c_str(), stdout);
+      std::fflush(stdout);
+      content += delta.content;
+    };
+    absl::StatusOr<Completion> answer =
+        RunRequest(engine, std::move(request),
+                   {.on_text = [&](const std::string& text) { show(parser->Append(text)); },
+                    .on_prompt_logits = nullptr});
     if (!answer.ok()) return answer.status();
+    show(parser->Finish());
     std::fputs("\n", stdout);
     std::fflush(stdout);
-    messages.push_back({{"role", "assistant"}, {"content", answer->text}});
+    messages.push_back({{"role", "assistant"}, {"content", content}});
   }
   return absl::OkStatus();
 }

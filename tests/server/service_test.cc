@@ -209,6 +209,27 @@ TEST_F(ServiceTest, TextCallsAreInverses) {
   EXPECT_NE(rendered.text().find("<|im_start|>user\nHi<|im_end|>"), std::string::npos);
 }
 
+TEST_F(ServiceTest, ToolsAreCheckedAndUnparsedOutputIsOnRequest) {
+  Load();
+  v1::ChatRequest request;
+  request.add_messages()->set_role("user");
+  request.mutable_messages(0)->set_content("Hi");
+  request.mutable_params()->set_max_tokens(4);
+  request.mutable_params()->mutable_sampling()->set_temperature(0.0f);
+  v1::ChatResponse parsed, whole, refused;
+  grpc::ClientContext one, two, three;
+  ASSERT_TRUE(stub_->ChatUnary(&one, request, &parsed).ok());
+  request.set_parse_output(false);
+  ASSERT_TRUE(stub_->ChatUnary(&two, request, &whole).ok());
+  EXPECT_FALSE(parsed.content().empty());
+  EXPECT_EQ(parsed.content(), whole.content());  // the demo model's template knows no calls
+  request.add_tools()->set_name("f");
+  request.mutable_tools(0)->set_parameters_json("{]");
+  const grpc::Status status = stub_->ChatUnary(&three, request, &refused);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(status.error_message().find("tools.parameters_json"), std::string::npos);
+}
+
 TEST_F(ServiceTest, ScoreGivesALogprobPerFollowingToken) {
   Load();
   v1::ScoreRequest request;

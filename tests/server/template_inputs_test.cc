@@ -1,0 +1,86 @@
+// Chat requests as the JSON that templates see.
+#include "server/grpc/template_inputs.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/template/chat_template.h"
+
+namespace thermocline {
+namespace {
+
+v1::ChatRequest WeatherRequest() {
+  v1::ChatRequest request;
+  request.add_messages()->set_role("user");
+  request.mutable_messages(0)->set_content("Oslo?");
+  v1::ChatMessage* answer = request.add_messages();
+  answer->set_role("assistant");
+  answer->set_reasoning_content("hm");
+  v1::ToolCall* call = answer->add_tool_calls();
+  call->set_id("call_1");
+  call->set_name("weather");
+  call->set_arguments_json(R"({"city": "Oslo", "days": 3})");
+  v1::ChatMessage* result = request.add_messages();
+  result->set_role("tool");
+  result->set_content("rain");
+  result->set_tool_call_id("call_1");
+  v1::Tool* tool = request.add_tools();
+  tool->set_name("weather");
+  tool->set_description("Of a city");
+  tool->set_parameters_json(R"({"type": "object", "properties": {"city": {"type": "string"}}})");
+  return request;
+}
+
+TEST(ToTemplateInputs, MessagesToolsAndCallsComeInTheFormOfTemplates) {
+  const v1::ChatRequest request = WeatherRequest();
+  const auto inputs =
+      ToTemplateInputs(request.messages(), request.tools(), R"({"enable_thinking": false})");
+  ASSERT_TRUE(inputs.ok()) << inputs.status();
+  const auto chat = ChatTemplate::Create(
+      "{% for t in tools %}{{ t | tojson }}\n{% endfor %}{% for m in messages %}{{ m.role }}"
+      "{% if m.reasoning_content %} ({{ m.reasoning_content }}){% endif %}: {{ m.content }}"
+      "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+      "{% endfor %}{% if m.tool_call_id %} <- {{ m.tool_call_id }}{% endif %} | {% endfor %}"
+      "{{ enable_thinking }}");
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  const auto text = (*chat)->Render(*inputs, {});
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(*text,
+            R"({"type": "function", "function": {"name": "weather", "description": "Of a city", )"
+            R"("parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}})"
+            "\nuser: Oslo? | assistant (hm): weather{\"city\": \"Oslo\", \"days\": 3} | "
+            "tool: rain <- call_1 | False");
+}
+
+TEST(ToTemplateInputs, ErrorsNameTheField) {
+  const auto expect = [](const v1::ChatRequest& request, const std::string& arguments,
+                         const char* part) {
+    const auto inputs = ToTemplateInputs(request.messages(), request.tools(), arguments);
+    ASSERT_FALSE(inputs.ok());
+    EXPECT_EQ(inputs.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(inputs.status().message().find(part), std::string::npos) << inputs.status();
+  };
+  expect(v1::ChatRequest(), "", "0 messages");
+  expect(WeatherRequest(), "[1]", "template_arguments_json");
+  expect(WeatherRequest(), std::string(300 << 10, ' ') + "{}", "template_arguments_json has");
+  v1::ChatRequest request = WeatherRequest();
+  request.mutable_messages(0)->clear_role();
+  expect(request, "", "no role");
+  request = WeatherRequest();
+  request.mutable_messages(1)->mutable_tool_calls(0)->set_arguments_json("3");
+  expect(request, "", "tool_calls.arguments_json");
+  request = WeatherRequest();
+  request.mutable_messages(1)->mutable_tool_calls(0)->clear_name();
+  expect(request, "", "a tool call has no name");
+  request = WeatherRequest();
+  request.mutable_tools(0)->clear_name();
+  expect(request, "", "a tool has no name");
+  request = WeatherRequest();
+  request.mutable_tools(0)->set_parameters_json("\"x\"");
+  expect(request, "", "tools.parameters_json");
+  request = WeatherRequest();
+  for (int i = 0; i < 1100; ++i) request.add_tools()->set_name("f");
+  expect(request, "", "1101 tools");
+}
+
+}  // namespace
+}  // namespace thermocline

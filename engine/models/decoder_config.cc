@@ -43,8 +43,9 @@ void ReadAttention(ConfigReader* reader, const ModelOptions& options, DecoderCon
         absl::StrCat("num_attention_heads = ", attention.num_heads,
                      " is not a multiple of num_key_value_heads = ", attention.num_kv_heads));
   }
-  attention.head_dim = reader->IntOr({"head_dim", "attention.key_length"}, 1, kMaxHeadDim,
-                                     std::max<int64_t>(1, dims.hidden_size / attention.num_heads));
+  attention.head_dim =
+      reader->IntOr({"head_dim|attention_head_dim", "attention.key_length"}, 1, kMaxHeadDim,
+                    std::max<int64_t>(1, dims.hidden_size / attention.num_heads));
   reader->Record("attention.key_length", attention.head_dim);
   reader->Record("attention.value_length", attention.head_dim);
   attention.scale = 1.0 / std::sqrt(static_cast<double>(attention.head_dim));

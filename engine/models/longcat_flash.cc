@@ -128,7 +128,11 @@ absl::StatusOr<TensorView> LongcatFlash::Forward(ForwardPass* pass) const {
 
 std::unique_ptr<Model> MakeLongcatFlash(ConfigReader* reader, const ModelOptions& options) {
   DecoderConfig config = ReadDecoderSizes("longcat_flash", reader);
-  MlaConfig mla = ReadMla(reader, config.dims, options);
+  // transformers counts each layer's two blocks as hidden layers.
+  ModelDims& dims = config.dims;
+  dims.num_hidden_layers = reader->IntOr({"num_layers", ""}, 1, 4096, dims.num_hidden_layers);
+  config.layer_has_experts.assign(static_cast<size_t>(dims.num_hidden_layers), false);
+  MlaConfig mla = ReadMla(reader, dims, options);
   const double hidden = static_cast<double>(config.dims.hidden_size);
   if (mla.q_lora_rank > 0) mla.q_scale = std::sqrt(hidden / static_cast<double>(mla.q_lora_rank));
   mla.kv_scale = std::sqrt(hidden / static_cast<double>(mla.kv_lora_rank));

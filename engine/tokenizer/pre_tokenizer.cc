@@ -55,7 +55,8 @@ constexpr char kKimiPattern[] =
     R"(?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" THERMOCLINE_TAIL;
 constexpr char kTinyAyaNumbers[] = R"(\d{1,3}(?=(?:\d{3})*\b))";
 constexpr char kYoutuScripts[] =
-    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-"
+    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-"
+    "ゟ゠-"
     "ヿ]"
     "+";
 constexpr char kYoutuPattern[] =

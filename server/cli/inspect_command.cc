@@ -68,11 +68,12 @@ ordered_json Describe(const Checkpoint& checkpoint) {
   out["needs"] = {{"weight_bytes", checkpoint.total_bytes()},
                   {"expert_bytes", expert_bytes},
                   {"kv_bytes_per_token_f16", KvCache::BytesPerToken(dims, DType::kF16)},
+                  {"state_bytes_per_sequence", KvCache::BytesPerSequence(dims)},
                   {"kv_bytes_full_context_f16",
                    KvCache::BytesPerToken(dims, DType::kF16) * dims.max_position_embeddings}};
   // What would fit here and now: all weights and the rest for KV, or else a share of the experts.
   const int64_t available = AvailableMemoryBytes(),
-                token_bytes = KvCache::BytesPerToken(dims, DType::kF16);
+                token_bytes = std::max<int64_t>(1, KvCache::BytesPerToken(dims, DType::kF16));
   const int64_t rest = available - checkpoint.total_bytes();
   out["fits"] = {{"memory_available_bytes", available},
                  {"all_weights", rest > 0},
@@ -100,6 +101,10 @@ void PrintText(const ordered_json& d) {
         "in f16\n",
         mib(needs["weight_bytes"]), mib(needs["expert_bytes"]),
         mib(needs["kv_bytes_per_token_f16"]) * 1024.0);
+    if (needs["state_bytes_per_sequence"].get<int64_t>() > 0) {
+      std::printf("fixed-size state: %.3f MiB per sequence\n",
+                  mib(needs["state_bytes_per_sequence"]));
+    }
     const ordered_json& fits = d["fits"];
     std::printf("here: %.1f MiB available, ", mib(fits["memory_available_bytes"]));
     if (fits["all_weights"].get<bool>()) {

@@ -131,8 +131,7 @@ TEST_P(PlainMlaTest, AgreesWithTheAbsorbedForm) {
 
 std::vector<GoldenCase> MlaCases() {
   std::vector<GoldenCase> cases;
-  for (const char* folder : {"deepseek_v2", "deepseek_v2-group",
-                             "deepseek_v3", "longcat_flash"}) {
+  for (const char* folder : {"deepseek_v2", "deepseek_v2-group", "deepseek_v3", "longcat_flash"}) {
     for (const char* backend : {"reference", "cpu"}) cases.push_back({folder, false, backend});
   }
   return cases;

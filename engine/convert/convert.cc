@@ -9,26 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "engine/convert/float_tensor.h"
 #include "engine/convert/tokenizer_metadata.h"
+#include "engine/formats/gguf_types.h"
 #include "engine/formats/gguf_writer.h"
 #include "engine/models/model.h"
 #include "engine/tensor_reader.h"
 
 namespace thermocline {
 namespace {
-
-// general.file_type of llama.cpp.
-int64_t FileType(DType dtype) {
-  switch (dtype) {
-    case DType::kF16:
-      return 1;
-    case DType::kBF16:
-      return 32;
-    case DType::kMXFP4:
-      return 38;
-    default:
-      return 0;
-  }
-}
 
 // One tensor of the output: a dense one from the parts that make it up, or all experts' matrices.
 struct Output {
@@ -160,7 +147,7 @@ void Converter::AddMetadata(const ConfigReader& reader, const std::string& archi
   const std::filesystem::path folder =
       std::filesystem::path(options_.input + "/").lexically_normal().parent_path();
   writer->Add("general.name", folder.filename().string());
-  writer->Add("general.file_type", FileType(has_mxfp4_ ? DType::kMXFP4 : matrix_type_));
+  writer->Add("general.file_type", GgufFileType(has_mxfp4_ ? DType::kMXFP4 : matrix_type_));
   writer->Add("general.quantization_version", int64_t{2});
   for (const auto& [key, value] : reader.recorded()) {
     const std::string full = absl::StrCat(architecture, ".", key);

@@ -15,6 +15,7 @@
 #include "engine/convert/importance_matrix.h"
 #include "engine/convert/name_pattern.h"
 #include "engine/formats/checkpoint.h"
+#include "engine/formats/gguf_types.h"
 #include "engine/formats/gguf_writer.h"
 #include "kernels/quant/quantize.h"
 #include "kernels/quant/registry.h"
@@ -24,32 +25,6 @@ namespace {
 
 constexpr int64_t kChunkElems = int64_t{1} << 24;  // weights quantised at a time
 constexpr int kMaxThreads = 256;
-
-// general.file_type of llama.cpp.
-int64_t FileType(DType dtype) {
-  switch (dtype) {
-    case DType::kF16:
-      return 1;
-    case DType::kQ4_0:
-      return 2;
-    case DType::kQ8_0:
-      return 7;
-    case DType::kQ4_K:
-      return 15;
-    case DType::kQ5_K:
-      return 17;
-    case DType::kQ6_K:
-      return 18;
-    case DType::kIQ4_NL:
-      return 25;
-    case DType::kBF16:
-      return 32;
-    case DType::kMXFP4:
-      return 38;
-    default:
-      return 0;
-  }
-}
 
 bool IsKept(const TensorRole& role) {
   const int64_t wide =
@@ -246,7 +221,7 @@ absl::Status Quantization::Write(QuantizeResult* result) {
                           absl::StartsWith(key, "quantize.imatrix.");
     if (!replaced) (*writer)->Add(key, value, checkpoint_.metadata_types().at(key));
   }
-  (*writer)->Add("general.file_type", FileType(options_.type));
+  (*writer)->Add("general.file_type", GgufFileType(options_.type));
   (*writer)->Add("general.quantization_version", int64_t{2});
   if (!importance_.values.empty()) {
     (*writer)->Add("quantize.imatrix.file",

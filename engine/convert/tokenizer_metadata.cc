@@ -5,19 +5,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "engine/formats/gguf_types.h"
 #include "engine/tokenizer/tokenizer_json.h"
 
 namespace thermocline {
 namespace {
-
-enum TokenType : int64_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
 
 constexpr int64_t kMaxVocab = 1 << 24;
 
@@ -41,17 +33,17 @@ class MetadataWriter {
       if (vocab > static_cast<int64_t>(texts_.size()) && vocab <= kMaxVocab)
         texts_.resize(static_cast<size_t>(vocab));
     }
-    types_.assign(texts_.size(), kNormal);
+    types_.assign(texts_.size(), kNormalToken);
     for (size_t id = 0; id < texts_.size(); ++id) {
       if (!texts_[id].empty()) continue;
       texts_[id] = absl::StrCat("[PAD", id, "]");
-      types_[id] = kUnused;
+      types_[id] = kUnusedToken;
     }
     for (const AddedToken& token : options.added) {
       const size_t id = static_cast<size_t>(token.id);
       const bool control = token.special || LooksSpecial(token.text);
       texts_[id] = control ? token.text : absl::StrReplaceAll(token.text, {{"\u2581", " "}});
-      types_[id] = control ? kControl : kUserDefined;
+      types_[id] = control ? kControlToken : kUserDefinedToken;
     }
   }
 
@@ -97,13 +89,13 @@ class MetadataWriter {
     }
     for (size_t id = 0; id < options.tokens.size(); ++id) {
       const std::string& text = texts_[id];
-      if (types_[id] == kNormal && options.byte_fallback && text.size() == 6 &&
+      if (types_[id] == kNormalToken && options.byte_fallback && text.size() == 6 &&
           absl::StartsWith(text, "<0x") && absl::EndsWith(text, ">")) {
-        types_[id] = kByte;
+        types_[id] = kByteToken;
       }
     }
     const int32_t unk = options.special.unk;
-    if (unk >= 0) types_[static_cast<size_t>(unk)] = kUnknown;
+    if (unk >= 0) types_[static_cast<size_t>(unk)] = kUnknownToken;
     WriteTokens(scores);
     bool prefix = options.prefix != SentencePieceOptions::Prefix::kNever;
     for (const NormalizerStep& step : options.normalizer)

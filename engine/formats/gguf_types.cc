@@ -40,4 +40,29 @@ uint32_t GgmlTypeOf(DType dtype) {
   return 0;
 }
 
+int64_t GgufFileType(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+      return 1;
+    case DType::kQ4_0:
+      return 2;
+    case DType::kQ8_0:
+      return 7;
+    case DType::kQ4_K:
+      return 15;
+    case DType::kQ5_K:
+      return 17;
+    case DType::kQ6_K:
+      return 18;
+    case DType::kIQ4_NL:
+      return 25;
+    case DType::kBF16:
+      return 32;
+    case DType::kMXFP4:
+      return 38;
+    default:
+      return 0;
+  }
+}
+
 }  // namespace thermocline

@@ -26,6 +26,16 @@ struct MoeNames {
   std::string shared_gate;
 };
 
+// As Mixtral named them: block_sparse_moe, with w1, w3 and w2 for gate, up and down.
+inline MoeNames MixtralMoeNames() {
+  MoeNames names;
+  names.router = "block_sparse_moe.gate";
+  names.gate = {"block_sparse_moe.experts.{e}.w1.weight"};
+  names.up = {"block_sparse_moe.experts.{e}.w3.weight"};
+  names.down = {"block_sparse_moe.experts.{e}.w2.weight"};
+  return names;
+}
+
 struct MoeConfig {
   int64_t hidden_size = 0;
   int64_t num_experts = 0;

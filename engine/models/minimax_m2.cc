@@ -10,12 +10,8 @@ std::unique_ptr<Model> MakeMinimaxM2(ConfigReader* reader, const ModelOptions& o
   ReadExperts(reader, &config);
   ReadSigmoidRouting(reader, /*normalize_by_default=*/true, &config);
   config.moe.route.normalize_eps = 0.0f;
-  MoeNames& names = config.moe.names;
-  names.router = "block_sparse_moe.gate";
-  names.choice_bias = "block_sparse_moe.e_score_correction_bias";
-  names.gate = {"block_sparse_moe.experts.{e}.w1.weight"};
-  names.up = {"block_sparse_moe.experts.{e}.w3.weight"};
-  names.down = {"block_sparse_moe.experts.{e}.w2.weight"};
+  config.moe.names = MixtralMoeNames();
+  config.moe.names.choice_bias = "block_sparse_moe.e_score_correction_bias";
   TokenMixers mixers = AttentionLayers(config);
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }

@@ -13,11 +13,7 @@ std::unique_ptr<Model> MakeMixtral(ConfigReader* reader, const ModelOptions& opt
       reader->IntOr({"sliding_window", "attention.sliding_window"}, 0, INT32_MAX, 0);
   ReadExperts(reader, &config);
   config.moe.route.normalize = true;
-  MoeNames& names = config.moe.names;
-  names.router = "block_sparse_moe.gate";
-  names.gate = {"block_sparse_moe.experts.{e}.w1.weight"};
-  names.up = {"block_sparse_moe.experts.{e}.w3.weight"};
-  names.down = {"block_sparse_moe.experts.{e}.w2.weight"};
+  config.moe.names = MixtralMoeNames();
   TokenMixers mixers = AttentionLayers(config);
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }

@@ -13,11 +13,7 @@ std::unique_ptr<Model> MakePhimoe(ConfigReader* reader, const ModelOptions& opti
   config.moe.route.score = RouteArgs::Score::kSparseMixer;
   config.moe.route.jitter =
       static_cast<float>(reader->FloatOr({"router_jitter_noise", "router_jitter_noise"}, 0.01));
-  MoeNames& names = config.moe.names;
-  names.router = "block_sparse_moe.gate";
-  names.gate = {"block_sparse_moe.experts.{e}.w1.weight"};
-  names.up = {"block_sparse_moe.experts.{e}.w3.weight"};
-  names.down = {"block_sparse_moe.experts.{e}.w2.weight"};
+  config.moe.names = MixtralMoeNames();
   TokenMixers mixers = AttentionLayers(config);
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }

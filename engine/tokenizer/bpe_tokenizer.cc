@@ -26,10 +26,6 @@ const std::array<int, 512>& AlphabetToByte() {
   return *table;
 }
 
-uint64_t PairKey(int32_t left, int32_t right) {
-  return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
-}
-
 }  // namespace
 
 std::string BytesOfPrintable(absl::string_view printable) {
@@ -90,7 +86,6 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
     if (bytes_[id].size() == 1)
       byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
   }
-  int32_t rank = 0;
   for (const auto& [left, right] : options.merges) {
     const std::string left_bytes = BytesOfPrintable(left), right_bytes = BytesOfPrintable(right);
     const auto l = ids_.find(left_bytes), r = ids_.find(right_bytes),
@@ -99,7 +94,7 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
       return absl::InvalidArgumentError(
           absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
     }
-    merges_.emplace(PairKey(l->second, r->second), Merge{rank++, whole->second});
+    merges_.Add(l->second, r->second, whole->second);
   }
   absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer =
       PreTokenizer::Create(options.split_rules);
@@ -129,14 +124,7 @@ void BpeTokenizer::EncodePiece(absl::string_view piece, std::vector<int32_t>* id
     const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
     if (id >= 0) bytes.push_back(id);  // else the vocabulary cannot express this byte
   }
-  const auto find = [this](int32_t left, int32_t right, double* rank, int32_t* result) {
-    const auto it = merges_.find(PairKey(left, right));
-    if (it == merges_.end()) return false;
-    *rank = it->second.rank;
-    *result = it->second.result;
-    return true;
-  };
-  MergePairs(LinkSymbols(bytes), find, ids);
+  MergePairs(LinkSymbols(bytes), merges_, ids);
 }
 
 }  // namespace thermocline

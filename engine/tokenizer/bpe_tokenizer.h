@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/tokenizer/merge_pairs.h"
 #include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
 
@@ -28,11 +29,6 @@ class BpeTokenizer : public Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(BpeOptions options);
 
  private:
-  struct Merge {
-    int32_t rank;
-    int32_t result;
-  };
-
   BpeTokenizer() = default;
   absl::Status Initialize(BpeOptions options);
   void EncodeOrdinary(absl::string_view text, bool first, std::vector<int32_t>* ids) const override;
@@ -40,7 +36,7 @@ class BpeTokenizer : public Tokenizer {
 
   std::unordered_map<std::string, int32_t> ids_;  // bytes -> id of ordinary tokens
   std::array<int32_t, 256> byte_ids_;             // -1: no token for this byte
-  std::unordered_map<uint64_t, Merge> merges_;    // (left id, right id)
+  MergeTable merges_;
   std::unique_ptr<PreTokenizer> pre_tokenizer_;
   bool ignore_merges_ = false;
 };

@@ -3,20 +3,12 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/formats/gguf_types.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/sentencepiece_tokenizer.h"
 
 namespace thermocline {
 namespace {
-
-enum TokenType : int64_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
 
 // Control tokens that end a turn or a text whatever the metadata say.
 constexpr absl::string_view kEndNames[] = {"<|endoftext|>",
@@ -71,10 +63,12 @@ absl::Status ReadCommon(const Metadata& metadata, TokenizerOptions* options) {
   options->tokens = *tokens;
   for (size_t id = 0; types != nullptr && id < tokens->size(); ++id) {
     const int64_t type = (*types)[id];
-    if ((type != kControl && type != kUserDefined && type != kUnknown) || (*tokens)[id].empty())
+    if ((type != kControlToken && type != kUserDefinedToken && type != kUnknownToken) ||
+        (*tokens)[id].empty())
       continue;
-    options->added.push_back(
-        {.id = static_cast<int32_t>(id), .text = (*tokens)[id], .special = type != kUserDefined});
+    options->added.push_back({.id = static_cast<int32_t>(id),
+                              .text = (*tokens)[id],
+                              .special = type != kUserDefinedToken});
   }
   const size_t vocab = tokens->size();
   options->special = {.bos = IdOr(metadata, "tokenizer.ggml.bos_token_id", vocab),

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 namespace thermocline {
@@ -25,6 +26,35 @@ inline std::vector<MergeSymbol> LinkSymbols(const std::vector<int32_t>& ids) {
   if (!symbols.empty()) symbols.back().next = -1;
   return symbols;
 }
+
+// Pairs of ids that merge, those added first first; of two for the same pair the first counts.
+class MergeTable {
+ public:
+  void Add(int32_t left, int32_t right, int32_t result) {
+    merges_.emplace(Key(left, right), Merge{next_rank_++, result});
+  }
+  bool operator()(int32_t left, int32_t right, double* rank, int32_t* result) const {
+    const auto it = merges_.find(Key(left, right));
+    if (it == merges_.end()) return false;
+    *rank = it->second.rank;
+    *result = it->second.result;
+    return true;
+  }
+
+ private:
+  struct Merge {
+    int32_t rank;
+    int32_t result;
+  };
+
+  static uint64_t Key(int32_t left, int32_t right) {
+    return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) |
+           static_cast<uint32_t>(right);
+  }
+
+  std::unordered_map<uint64_t, Merge> merges_;
+  int32_t next_rank_ = 0;
+};
 
 struct PossibleMerge {
   double rank;   // lower first, then further left

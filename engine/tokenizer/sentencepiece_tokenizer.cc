@@ -19,10 +19,6 @@ constexpr absl::string_view kSpace = "\xE2\x96\x81";  // U+2581
 // SentencePiece and of Hugging Face tokenizers.
 constexpr float kUnknownPenalty = 10.0f;
 
-uint64_t PairKey(int32_t left, int32_t right) {
-  return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
-}
-
 // Bytes of the character that starts with this byte, in valid UTF-8.
 size_t CharacterBytes(char lead) {
   const unsigned char c = static_cast<unsigned char>(lead);
@@ -108,14 +104,13 @@ absl::Status SentencePieceTokenizer::Initialize(SentencePieceOptions options) {
 
 absl::Status SentencePieceTokenizer::ReadMerges(
     const std::vector<std::pair<std::string, std::string>>& merges) {
-  double rank = 0.0;
   for (const auto& [left, right] : merges) {
     const auto l = ids_.find(left), r = ids_.find(right), whole = ids_.find(left + right);
     if (l == ids_.end() || r == ids_.end() || whole == ids_.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
     }
-    merges_.emplace(PairKey(l->second, r->second), Merge{rank++, whole->second});
+    merges_.Add(l->second, r->second, whole->second);
   }
   return absl::OkStatus();
 }
@@ -210,14 +205,7 @@ void SentencePieceTokenizer::EncodeByRanks(absl::string_view word,
       AppendUnknown(character, &symbols);
     }
   }
-  const auto find = [this](int32_t left, int32_t right, double* rank, int32_t* result) {
-    const auto it = merges_.find(PairKey(left, right));
-    if (it == merges_.end()) return false;
-    *rank = it->second.rank;
-    *result = it->second.result;
-    return true;
-  };
-  MergePairs(LinkSymbols(symbols), find, ids);
+  MergePairs(LinkSymbols(symbols), merges_, ids);
 }
 
 // Viterbi: the best segmentation of the first i bytes, for every i at a character's end.

@@ -4,11 +4,11 @@
 
 #include <array>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "engine/tokenizer/merge_pairs.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace thermocline {
@@ -39,10 +39,6 @@ class SentencePieceTokenizer : public Tokenizer {
 
  private:
   using Model = SentencePieceOptions::Model;
-  struct Merge {
-    double rank;
-    int32_t result;
-  };
 
   SentencePieceTokenizer() = default;
   absl::Status Initialize(SentencePieceOptions options);
@@ -60,8 +56,8 @@ class SentencePieceTokenizer : public Tokenizer {
   bool prefix_even_before_space_ = true;
   absl::flat_hash_map<std::string, int32_t> ids_;  // text -> id of ordinary tokens
   std::vector<float> scores_;
-  std::unordered_map<uint64_t, Merge> merges_;  // (left id, right id)
-  std::array<int32_t, 256> byte_ids_;           // -1: none
+  MergeTable merges_;
+  std::array<int32_t, 256> byte_ids_;  // -1: none
   int32_t unk_ = -1;
   bool words_are_apart_ = true;  // no token has U+2581 behind another character
   size_t longest_token_ = 0;     // bytes

@@ -52,7 +52,7 @@ DType Fitting(DType type, int64_t cols) {
 
 int LayerOf(const std::string& name) {
   int layer = -1;
-  return std::sscanf(name.c_str(), "blk.%d.", &layer) == 1 ? layer : -1;
+  return std::sscanf(name.c_str(), "blk.%4d.", &layer) == 1 ? layer : -1;
 }
 
 struct Plan {
@@ -71,25 +71,30 @@ class Quantization {
 
  private:
   absl::StatusOr<DType> Choose(const TensorInfo& tensor, const std::vector<NamePattern>& patterns,
-                               int num_layers) const;
+                               int num_layers);
   absl::Status FindImportance(Plan* plan);
   absl::Status WriteTensor(const Plan& plan, GgufWriter* writer);
+  void WarnOfSurprises() const;
   void Report(int64_t bytes);
 
   const QuantizeOptions& options_;
   const Checkpoint& checkpoint_;
   ImportanceMatrix importance_;
   std::vector<Plan> plans_;
-  int64_t num_kept_ = 0;
+  std::vector<bool> rule_matched_;
+  int64_t num_kept_ = 0;      // quantised already
+  int64_t num_unfit_ = 0;     // of rows that the type's blocks do not fit
+  int64_t num_weighted_ = 0;  // with an importance
   int64_t done_ = 0;
 };
 
 absl::StatusOr<DType> Quantization::Choose(const TensorInfo& tensor,
                                            const std::vector<NamePattern>& patterns,
-                                           int num_layers) const {
+                                           int num_layers) {
   const int64_t cols = tensor.shape.back();
   for (size_t i = 0; i < patterns.size(); ++i) {
     if (!patterns[i].Matches(tensor.name)) continue;
+    rule_matched_[i] = true;
     const DType type = options_.rules[i].second;
     if (cols % GetFormat(type).block_elems != 0) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -101,6 +106,7 @@ absl::StatusOr<DType> Quantization::Choose(const TensorInfo& tensor,
   TensorRole role = {tensor.name, tensor.shape, LayerOf(tensor.name), num_layers,
                      checkpoint_.Find("output.weight") == nullptr};
   if (IsKept(role)) return tensor.dtype;
+  if (cols % GetFormat(options_.type).block_elems != 0) ++num_unfit_;
   return TypeFor(options_.type, options_.pure, role);
 }
 
@@ -116,6 +122,7 @@ absl::Status Quantization::FindImportance(Plan* plan) {
                                                    " inputs: it belongs to another model"));
   }
   plan->importance = &it->second;
+  ++num_weighted_;
   return absl::OkStatus();
 }
 
@@ -131,6 +138,7 @@ absl::Status Quantization::MakePlans() {
     if (!compiled.ok()) return compiled.status();
     patterns.push_back(*std::move(compiled));
   }
+  rule_matched_.assign(patterns.size(), false);
   int num_layers = 0;
   for (const auto& [name, tensor] : checkpoint_.tensors())
     num_layers = std::max(num_layers, LayerOf(name) + 1);
@@ -145,11 +153,27 @@ absl::Status Quantization::MakePlans() {
     if (absl::Status s = FindImportance(&plan); !s.ok()) return s;
     plans_.push_back(plan);
   }
-  if (num_kept_ > 0 && options_.warn) {
+  if (options_.warn) WarnOfSurprises();
+  return absl::OkStatus();
+}
+
+void Quantization::WarnOfSurprises() const {
+  if (num_kept_ > 0) {
     options_.warn(absl::StrCat(num_kept_, " tensors are quantised already and stay as they are; ",
                                "--requantize quantises them again, from what is left of them"));
   }
-  return absl::OkStatus();
+  if (num_unfit_ > 0) {
+    options_.warn(absl::StrCat("the rows of ", num_unfit_, " tensors are not whole blocks of ",
+                               GetFormat(options_.type).name, "; they get another type"));
+  }
+  for (size_t i = 0; i < rule_matched_.size(); ++i) {
+    if (!rule_matched_[i])
+      options_.warn(absl::StrCat("rule \"", options_.rules[i].first, "\" decides no tensor"));
+  }
+  if (!importance_.values.empty() && num_weighted_ == 0) {
+    options_.warn(absl::StrCat("the importance matrix \"", options_.importance_path,
+                               "\" names no tensor that is quantised"));
+  }
 }
 
 void Quantization::Report(int64_t bytes) {

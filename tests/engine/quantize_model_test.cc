@@ -115,8 +115,13 @@ TEST_F(QuantizeModelTest, TheSameWithAnyThreadsAndSmallerThanBefore) {
 
 TEST_F(QuantizeModelTest, RulesDecideAndQuantisedTensorsStayUnlessAsked) {
   options_.type = DType::kQ8_0;
-  options_.rules = {{"blk\\.0\\.attn_q\\.weight", DType::kF16}, {"blk.*attn_q.*", DType::kQ4_0}};
+  options_.rules = {{"blk\\.0\\.attn_q\\.weight", DType::kF16},
+                    {"blk.*attn_q.*", DType::kQ4_0},
+                    {"attn_q", DType::kQ8_0}};  // not a whole name
+  std::vector<std::string> warnings;
+  options_.warn = [&](const std::string& message) { warnings.push_back(message); };
   ASSERT_TRUE(QuantizeModel(options_).ok());
+  EXPECT_EQ(warnings, std::vector<std::string>{"rule \"attn_q\" decides no tensor"});
   const auto out = Checkpoint::Open(file_.path());
   ASSERT_TRUE(out.ok());
   EXPECT_EQ((*out)->Find("blk.0.attn_q.weight")->dtype, DType::kF16);
@@ -125,8 +130,8 @@ TEST_F(QuantizeModelTest, RulesDecideAndQuantisedTensorsStayUnlessAsked) {
 
   options_.output = other_.path();
   options_.requantize = false;
-  std::vector<std::string> warnings;
-  options_.warn = [&](const std::string& message) { warnings.push_back(message); };
+  options_.rules.pop_back();
+  warnings.clear();
   ASSERT_TRUE(QuantizeModel(options_).ok());
   EXPECT_EQ(warnings.size(), 1u);
   const auto kept = Checkpoint::Open(other_.path());

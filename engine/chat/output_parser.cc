@@ -21,7 +21,10 @@ const ToolFormat* FindFormat(absl::string_view name) {
 class MarkedParser : public OutputParser {
  public:
   MarkedParser(const OutputFormat& format, nlohmann::ordered_json tools, bool reasoning_open)
-      : format_(format), tools_(std::move(tools)), calls_(FindFormat(format.name)) {
+      : format_(format),
+        tools_(std::move(tools)),
+        // Without tools there is nothing to call: what looks like a call is an example.
+        calls_(tools_.is_array() && !tools_.empty() ? FindFormat(format.name) : nullptr) {
     state_ = reasoning_open ? State::kReasoning : State::kContent;
     trim_start_ = reasoning_open;
   }
@@ -60,13 +63,17 @@ class MarkedParser : public OutputParser {
   bool Advance(ChatDelta* delta) {
     std::string text;
     if (state_ == State::kReasoning) {
-      const absl::string_view markers[] = {format_.reasoning_end};
+      // A call in control tokens ends reasoning too: some models leave its end out.
+      std::vector<absl::string_view> markers = {format_.reasoning_end};
+      if (calls_ != nullptr && calls_->special_tokens) markers.push_back(calls_->start);
       const int found = scanner_.Take(markers, &text);
       AddReasoning(text, delta);
       if (found < 0) return false;
-      space_.clear();  // between reasoning and its end
-      state_ = State::kContent;
-      trim_start_ = true;
+      // What lies between reasoning and its end is markup; so is what follows, unless content came
+      // before.
+      space_ = content_space_;
+      trim_start_ = !has_content_ || !space_.empty();
+      state_ = found == 0 ? State::kContent : State::kCall;
       return true;
     }
     if (state_ == State::kCall) {
@@ -90,9 +97,10 @@ class MarkedParser : public OutputParser {
     if (markers[static_cast<size_t>(found)] == format_.reasoning_begin) {
       state_ = State::kReasoning;
       trim_start_ = true;
+      content_space_ = has_content_ ? space_ : "";
+      space_.clear();
     } else {
       state_ = State::kCall;
-      section_.clear();
     }
     return true;
   }
@@ -129,6 +137,7 @@ class MarkedParser : public OutputParser {
     } else {
       AddHeld(text, &delta->content);
     }
+    has_content_ |= !delta->content.empty();
   }
   void AddReasoning(absl::string_view text, ChatDelta* delta) { AddHeld(text, &delta->reasoning); }
 
@@ -137,14 +146,17 @@ class MarkedParser : public OutputParser {
   const ToolFormat* calls_;
   State state_;
   MarkerScanner scanner_;
-  std::string section_;  // of calls, so far
-  std::string space_;    // held back
-  bool trim_start_;      // white space at the beginning is markup
+  std::string section_;        // of calls, so far
+  std::string space_;          // held back
+  std::string content_space_;  // held back when reasoning began inside content
+  bool has_content_ = false;   // some came out
+  bool trim_start_;            // white space at the beginning is markup
 };
 
 }  // namespace
 
-OutputFormat DetectOutputFormat(absl::string_view chat_template) {
+OutputFormat DetectOutputFormat(absl::string_view chat_template,
+                                const std::function<bool(absl::string_view)>& is_special) {
   OutputFormat format;
   format.name = "plain";
   if (absl::StrContains(chat_template, "<|channel|>")) {
@@ -155,12 +167,13 @@ OutputFormat DetectOutputFormat(absl::string_view chat_template) {
   for (const ToolFormat& tools : ToolFormats()) {
     if (!absl::StrContains(chat_template, tools.mark)) continue;
     format.name = std::string(tools.name);
-    format.needs_special_tokens = tools.special_tokens;
+    format.needs_special_tokens = tools.special_tokens || (is_special && is_special(tools.start));
     break;
   }
   if (absl::StrContains(chat_template, "</think>")) {
     format.reasoning_begin = "<think>";
     format.reasoning_end = "</think>";
+    format.needs_special_tokens |= is_special && is_special(format.reasoning_end);
   } else if (absl::StrContains(chat_template, "[/THINK]")) {
     format.reasoning_begin = "[THINK]";
     format.reasoning_end = "[/THINK]";

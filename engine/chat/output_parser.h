@@ -6,6 +6,7 @@
 #ifndef THERMOCLINE_ENGINE_CHAT_OUTPUT_PARSER_H_
 #define THERMOCLINE_ENGINE_CHAT_OUTPUT_PARSER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,9 +45,13 @@ struct OutputFormat {
   // The markers are control tokens: the engine must not hide those from the parser.
   bool needs_special_tokens = false;
 };
-OutputFormat DetectOutputFormat(absl::string_view chat_template);
+// `is_special` says whether the tokenizer knows a marker as a control token.
+OutputFormat DetectOutputFormat(absl::string_view chat_template,
+                                const std::function<bool(absl::string_view)>& is_special = {});
 
-// `tools` is the list given to the template, for the types of arguments; null: none. `prompt` is
+// `tools` is the list given to the template, for the types of arguments; null or empty: no calls
+// are looked for (but in the channels of harmony).
+// `prompt` is
 // the rendered conversation: one that ends with the beginning of reasoning leaves it open.
 std::unique_ptr<OutputParser> MakeOutputParser(const OutputFormat& format,
                                                const nlohmann::ordered_json& tools,

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "absl/strings/ascii.h"
@@ -29,7 +30,8 @@ absl::string_view Strip(absl::string_view text) { return absl::StripAsciiWhitesp
 
 bool AddCall(absl::string_view id, absl::string_view name, const ordered_json& arguments,
              std::vector<ToolCall>* calls) {
-  if (name.empty() || !arguments.is_object()) return false;
+  const bool proper = !name.empty() && std::none_of(name.begin(), name.end(), absl::ascii_isspace);
+  if (!proper || !arguments.is_object()) return false;
   calls->push_back({std::string(id), std::string(name), Dump(arguments)});
   return true;
 }
@@ -58,28 +60,37 @@ bool AddObject(const ordered_json& call, std::vector<ToolCall>* calls) {
   return AddCall(id_text, name->get<std::string>(), *arguments, calls);
 }
 
-// Whether the tool's schema says that the parameter is a string; unknown counts as not.
+// Whether the tool's schema says that the parameter is a string, as its type or among its types;
+// unknown counts as not.
 bool IsString(const ordered_json& tools, absl::string_view tool, absl::string_view parameter) {
+  const auto member = [](const ordered_json& object, absl::string_view key) -> const ordered_json& {
+    static const auto* const none = new ordered_json();
+    if (!object.is_object()) return *none;
+    const auto it = object.find(key);
+    return it == object.end() ? *none : *it;
+  };
   if (!tools.is_array()) return false;
   for (const ordered_json& entry : tools) {
-    if (!entry.is_object()) continue;
-    const ordered_json& function = entry.contains("function") ? entry.at("function") : entry;
-    const ordered_json::json_pointer where =
-        ordered_json::json_pointer("/parameters/properties") / std::string(parameter) / "type";
-    if (!function.is_object() || function.value("name", ordered_json()) != std::string(tool) ||
-        !function.contains(where)) {
-      continue;
-    }
-    return function.at(where) == "string";
+    const ordered_json& wrapped = member(entry, "function");
+    const ordered_json& function = wrapped.is_null() ? entry : wrapped;
+    if (member(function, "name") != std::string(tool)) continue;
+    const ordered_json& properties = member(member(function, "parameters"), "properties");
+    const ordered_json& type = member(member(properties, parameter), "type");
+    return type == "string" ||
+           (type.is_array() && std::find(type.begin(), type.end(), "string") != type.end());
   }
   return false;
 }
 
-// A value written as text: a string where the schema says so, else JSON where it is some.
+// A value written as text: a string where the schema says so, else JSON or one of Python's literals
+// (templates write those) where it is some.
 ordered_json ValueOf(const ordered_json& tools, absl::string_view tool, absl::string_view parameter,
                      absl::string_view text) {
   if (IsString(tools, tool, parameter)) return std::string(text);
-  absl::StatusOr<ordered_json> json = ParseOrderedJson(Strip(text));
+  const absl::string_view value = Strip(text);
+  if (value == "True" || value == "False") return value == "True";
+  if (value == "None") return nullptr;
+  absl::StatusOr<ordered_json> json = ParseOrderedJson(value);
   return json.ok() ? *std::move(json) : ordered_json(std::string(text));
 }
 
@@ -156,8 +167,11 @@ bool ParseDeepseek(absl::string_view section, const ordered_json&, std::vector<T
     absl::string_view name = Strip(head), arguments = body;
     if (name == "function" && absl::StrContains(body, "```json")) {
       absl::string_view fenced = body;
-      if (!TakeUntil("```json", &fenced, &name) || !TakeUntil("```", &fenced, &arguments))
-        return false;
+      if (!TakeUntil("```json", &fenced, &name)) return false;
+      // The arguments may hold fences of their own.
+      const size_t end = fenced.rfind("```");
+      if (end == absl::string_view::npos) return false;
+      arguments = fenced.substr(0, end);
       name = Strip(name);
     }
     if (!AddJsonCall("", name, arguments, calls)) return false;
@@ -173,7 +187,7 @@ bool Attribute(absl::string_view tag, absl::string_view key, absl::string_view* 
 }
 
 // <invoke name="NAME"> <parameter name="NAME"> value </parameter> ... </invoke>; MiniMax-M2, and
-// DeepSeek V3.2 with a prefix to the names of tags and an attribute that marks strings.
+// DeepSeek V3.2 and V4 with a prefix to the names of tags and an attribute that marks strings.
 bool ParseInvokes(absl::string_view section, absl::string_view prefix, const ordered_json& tools,
                   std::vector<ToolCall>* calls) {
   const auto open = [&](const char* tag) { return absl::StrCat("<", prefix, tag); };
@@ -252,6 +266,8 @@ bool ParseMistral(absl::string_view section, const ordered_json& tools,
 }
 
 constexpr ToolFormat kFormats[] = {
+    {"deepseek-v4", "'tool_calls>", "<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", false, true,
+     &ParseDsml},
     {"deepseek-dsml", "｜DSML｜", "<｜DSML｜function_calls>", "</｜DSML｜function_calls>", false,
      true, &ParseDsml},
     {"deepseek", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", true,

@@ -1,5 +1,8 @@
 #include "engine/convert/tokenizer_metadata.h"
 
+#include <iterator>
+#include <set>
+
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
@@ -21,11 +24,17 @@ bool LooksSpecial(absl::string_view text) {
          absl::StartsWith(text, "<unused");
 }
 
+void WarnOfLost(const std::function<void(const std::string&)>& warn, absl::string_view what) {
+  warn(absl::StrCat("GGUF has no place for ", what, " of the folder's tokenizer"));
+}
+
 class MetadataWriter {
  public:
   MetadataWriter(const TokenizerOptions& options, const nlohmann::json& config, GgufWriter* writer)
       : options_(options), writer_(writer) {
     texts_ = options.tokens;
+    const auto type = config.find("model_type");
+    is_phi3_ = type != config.end() && (*type == "phi3" || *type == "phimoe");
     // As many tokens as the embedding has rows.
     const auto size = config.find("vocab_size");
     if (size != config.end() && size->is_number_integer()) {
@@ -49,14 +58,32 @@ class MetadataWriter {
 
   void WriteBpe(const BpeOptions& options, const std::function<void(const std::string&)>& warn) {
     writer_->Add("tokenizer.ggml.model", std::string("gpt2"));
-    std::string pre = NameOfSplitRules(options.split_rules, options.ignore_merges);
+    bool nfc = false;
+    for (const NormalizerStep& step : options.normalizer)
+      nfc |= step.kind == NormalizerStep::Kind::kNfc;
+    std::string pre = NameOfSplitRules(options.split_rules, options.ignore_merges, nfc);
     if (pre.empty()) {
       pre = "default";
-      if (warn) {
-        warn(
-            "llama.cpp has no name for this tokenizer's split rules; \"default\" is written, and "
-            "texts will be cut differently there and in this file");
+      warn(
+          "llama.cpp has no name for this tokenizer's split rules; \"default\" is written, and "
+          "texts will be cut differently there and in this file");
+    } else if (const auto named = PreTokenizerByName(pre); named.ok()) {
+      if (named->nfc != nfc) {
+        warn(absl::StrCat("the folder's tokenizer ", nfc ? "normalises" : "does not normalise",
+                          " texts to NFC, the GGUF file's (", pre, ") ",
+                          nfc ? "does not" : "does"));
       }
+      if (named->ignore_merges != options.ignore_merges) {
+        warn(absl::StrCat("ignore_merges = ", options.ignore_merges,
+                          " of the folder's tokenizer is lost: ", pre, " means the other"));
+      }
+    }
+    for (const NormalizerStep& step : options.normalizer) {
+      if (step.kind != NormalizerStep::Kind::kNfc) WarnOfLost(warn, "a normalizer");
+    }
+    for (const AddedToken& token : options.added) {
+      if (token.lstrip || token.rstrip)
+        WarnOfLost(warn, absl::StrCat("lstrip or rstrip of token ", token.text));
     }
     writer_->Add("tokenizer.ggml.pre", pre);
     std::vector<std::string> merges;
@@ -70,7 +97,17 @@ class MetadataWriter {
 
   void WritePieces(const SentencePieceOptions& options,
                    const std::function<void(const std::string&)>& warn) {
-    if (options.prefix != SentencePieceOptions::Prefix::kNever && warn) {
+    using Kind = NormalizerStep::Kind;
+    for (const NormalizerStep& step : options.normalizer) {
+      if (step.kind != Kind::kPrepend && step.kind != Kind::kReplace)
+        WarnOfLost(warn, "a normalizer");
+    }
+    for (const AddedToken& token : options.added) {
+      const bool restored = is_phi3_ && token.rstrip && !token.lstrip;
+      if ((token.lstrip || token.rstrip) && !restored)
+        WarnOfLost(warn, absl::StrCat("lstrip or rstrip of token ", token.text));
+    }
+    if (options.prefix != SentencePieceOptions::Prefix::kNever) {
       warn(
           "GGUF puts a space before every part of a text, this tokenizer not before another space"
           " nor after added tokens: such texts will be cut differently");
@@ -103,17 +140,24 @@ class MetadataWriter {
     writer_->Add("tokenizer.ggml.add_space_prefix", prefix);
   }
 
-  void WriteSpecial() {
+  void WriteSpecial(const std::function<void(const std::string&)>& warn) {
     const SpecialTokens& special = options_.special;
     for (const auto& [key, id] :
          {std::pair{"bos_token_id", special.bos}, std::pair{"eos_token_id", special.eos},
           std::pair{"padding_token_id", special.pad}, std::pair{"unknown_token_id", special.unk}}) {
       if (id >= 0) writer_->Add(absl::StrCat("tokenizer.ggml.", key), int64_t{id});
     }
+    const char* const keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    std::set<int32_t> written = {special.eos};
     for (int32_t id : options_.end_tokens) {
-      if (id == special.eos || id < 0 || static_cast<size_t>(id) >= texts_.size()) continue;
-      writer_->Add("tokenizer.ggml.eot_token_id", int64_t{id});
-      break;
+      if (id < 0 || static_cast<size_t>(id) >= texts_.size() || !written.insert(id).second)
+        continue;
+      const size_t further = written.size() - 2;  // eos is the first
+      if (further < std::size(keys)) {
+        writer_->Add(keys[further], int64_t{id});
+      } else {
+        WarnOfLost(warn, absl::StrCat("the end of generation at token ", id));
+      }
     }
     writer_->Add("tokenizer.ggml.add_bos_token", special.add_bos);
     if (!options_.chat_template.empty())
@@ -131,16 +175,20 @@ class MetadataWriter {
   GgufWriter* writer_;
   std::vector<std::string> texts_;
   std::vector<int64_t> types_;
+  bool is_phi3_ = false;  // whose rstrip is read back
 };
 
 }  // namespace
 
 absl::Status AddTokenizerMetadata(const std::string& folder, const nlohmann::json& config,
-                                  const std::function<void(const std::string&)>& warn,
+                                  const std::function<void(const std::string&)>& given_warn,
                                   GgufWriter* writer) {
+  const auto warn = [&](const std::string& message) {
+    if (given_warn) given_warn(message);
+  };
   absl::StatusOr<AnyTokenizerOptions> options = ReadTokenizerFolder(folder);
   if (absl::IsNotFound(options.status())) {
-    if (warn) warn("the folder has no tokenizer.json: the file will take token ids only");
+    warn("the folder has no tokenizer.json: the file will take token ids only");
     writer->Add("tokenizer.ggml.model", std::string("none"));
     return absl::OkStatus();
   }
@@ -148,12 +196,12 @@ absl::Status AddTokenizerMetadata(const std::string& folder, const nlohmann::jso
   if (const BpeOptions* bpe = std::get_if<BpeOptions>(&*options)) {
     MetadataWriter metadata(*bpe, config, writer);
     metadata.WriteBpe(*bpe, warn);
-    metadata.WriteSpecial();
+    metadata.WriteSpecial(warn);
   } else {
     const SentencePieceOptions& pieces = std::get<SentencePieceOptions>(*options);
     MetadataWriter metadata(pieces, config, writer);
     metadata.WritePieces(pieces, warn);
-    metadata.WriteSpecial();
+    metadata.WriteSpecial(warn);
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,8 @@
 #include "engine/formats/json.h"
 
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -8,16 +10,25 @@ namespace thermocline {
 namespace {
 
 template <class Json>
-absl::StatusOr<Json> Parse(absl::string_view text) {
-  bool too_deep = false;
-  const auto callback = [&](int depth, typename Json::parse_event_t, Json&) {
+absl::StatusOr<Json> Parse(absl::string_view text, int max_keys) {
+  using Event = typename Json::parse_event_t;
+  bool too_deep = false, too_wide = false;
+  std::vector<int> keys;  // of the objects that are open
+  const auto callback = [&](int depth, Event event, Json&) {
     too_deep |= depth > kMaxJsonDepth;
-    return !too_deep;  // discards what lies below
+    if (event == Event::object_start) keys.push_back(0);
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key) too_wide |= ++keys.back() > max_keys;
+    return !too_deep && !too_wide;  // discards what lies below
   };
   Json value = Json::parse(text.begin(), text.end(), callback, /*allow_exceptions=*/false);
   if (too_deep) {
     return absl::InvalidArgumentError(
         absl::StrCat("JSON nested deeper than ", kMaxJsonDepth, " levels"));
+  }
+  if (too_wide) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("JSON object with more than ", max_keys, " keys"));
   }
   if (value.is_discarded()) return absl::InvalidArgumentError("not valid JSON");
   return value;
@@ -26,11 +37,11 @@ absl::StatusOr<Json> Parse(absl::string_view text) {
 }  // namespace
 
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text) {
-  return Parse<nlohmann::json>(text);
+  return Parse<nlohmann::json>(text, std::numeric_limits<int>::max());
 }
 
 absl::StatusOr<nlohmann::ordered_json> ParseOrderedJson(absl::string_view text) {
-  return Parse<nlohmann::ordered_json>(text);
+  return Parse<nlohmann::ordered_json>(text, kMaxOrderedKeys);
 }
 
 }  // namespace thermocline

@@ -11,7 +11,9 @@ namespace thermocline {
 // INVALID_ARGUMENT for malformed text, invalid UTF-8, or nesting deeper than kMaxJsonDepth.
 inline constexpr int kMaxJsonDepth = 256;
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text);
-// The same, keeping the order of object keys (templates print objects).
+// The same, keeping the order of object keys (templates print objects). Those are looked up one
+// after another, so more than kMaxOrderedKeys in one object are INVALID_ARGUMENT too.
+inline constexpr int kMaxOrderedKeys = 1024;
 absl::StatusOr<nlohmann::ordered_json> ParseOrderedJson(absl::string_view text);
 
 }  // namespace thermocline

@@ -1,5 +1,8 @@
 #include "engine/tokenizer/added_tokens.h"
 
+#include <unicode/uchar.h>
+#include <unicode/utf8.h>
+
 namespace thermocline {
 namespace {
 
@@ -8,7 +11,21 @@ uint64_t TrieKey(int32_t node, char byte) {
          static_cast<unsigned char>(byte);
 }
 
-bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+// The length of the white space character that ends at `end`, or begins at `begin`; 0 if none does.
+size_t SpaceBefore(absl::string_view text, size_t end) {
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(text.data());
+  int32_t at = static_cast<int32_t>(end);
+  UChar32 c = 0;
+  U8_PREV(bytes, 0, at, c);
+  return c >= 0 && u_isUWhiteSpace(c) ? end - static_cast<size_t>(at) : 0;
+}
+size_t SpaceAfter(absl::string_view text, size_t begin) {
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(text.data());
+  int32_t at = static_cast<int32_t>(begin);
+  UChar32 c = 0;
+  U8_NEXT(bytes, at, static_cast<int32_t>(text.size()), c);
+  return c >= 0 && u_isUWhiteSpace(c) ? static_cast<size_t>(at) - begin : 0;
+}
 
 }  // namespace
 
@@ -60,12 +77,13 @@ void AddedTokens::Split(absl::string_view text, bool parse_special,
       continue;
     }
     size_t end = i;
-    while (found->lstrip && end > begin && IsSpace(text[end - 1])) --end;
+    for (size_t n = 1; found->lstrip && end > begin && n > 0; end -= n)
+      n = SpaceBefore(text.substr(begin), end - begin);
     flush(end);
     token(found->id);
     first = false;
     i += found->text.size();
-    while (found->rstrip && i < text.size() && IsSpace(text[i])) ++i;
+    for (size_t n = 1; found->rstrip && i < text.size() && n > 0; i += n) n = SpaceAfter(text, i);
     begin = i;
   }
   flush(text.size());

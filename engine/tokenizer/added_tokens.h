@@ -26,13 +26,11 @@ class AddedTokens {
   explicit AddedTokens(std::vector<AddedToken> tokens);
 
   // Cuts a text at the tokens, the longest that start at a place winning, and calls in order
-  // `ordinary` with what lies between (never empty; `first`: nothing but white space that a token
-  // swallowed came before) and `token` with the ids.
+  // `ordinary` with what lies between (never empty; `first`: no token came before) and `token` with
+  // the ids.
   void Split(absl::string_view text, bool parse_special,
              absl::FunctionRef<void(absl::string_view text, bool first)> ordinary,
              absl::FunctionRef<void(int32_t id)> token) const;
-
-  const std::vector<AddedToken>& tokens() const { return tokens_; }
 
  private:
   // The token that starts at text[position]; null if none.

@@ -79,22 +79,31 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
   const std::vector<std::string> tokens = options.tokens;
   if (absl::Status s = InitializeBase(std::move(options)); !s.ok()) return s;
   byte_ids_.fill(-1);
+  std::unordered_map<std::string, int32_t> added;  // which may be part of merges too
   for (size_t id = 0; id < tokens.size(); ++id) {
-    if (!bytes_[id].empty() || tokens[id].empty()) continue;  // an added token has its bytes
+    if (!bytes_[id].empty() || tokens[id].empty()) {  // an added token has its bytes
+      added.emplace(BytesOfPrintable(tokens[id]), static_cast<int32_t>(id));
+      continue;
+    }
     bytes_[id] = BytesOfPrintable(tokens[id]);
     ids_.emplace(bytes_[id], static_cast<int32_t>(id));  // the first of equal tokens wins
     if (bytes_[id].size() == 1)
       byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
   }
+  const auto id_of = [&](const std::string& bytes) {
+    if (const auto it = ids_.find(bytes); it != ids_.end()) return it->second;
+    const auto it = added.find(bytes);
+    return it == added.end() ? -1 : it->second;
+  };
   for (const auto& [left, right] : options.merges) {
     const std::string left_bytes = BytesOfPrintable(left), right_bytes = BytesOfPrintable(right);
-    const auto l = ids_.find(left_bytes), r = ids_.find(right_bytes),
-               whole = ids_.find(left_bytes + right_bytes);
-    if (l == ids_.end() || r == ids_.end() || whole == ids_.end()) {
+    const int32_t l = id_of(left_bytes), r = id_of(right_bytes),
+                  whole = id_of(left_bytes + right_bytes);
+    if (l < 0 || r < 0 || whole < 0) {
       return absl::InvalidArgumentError(
           absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
     }
-    merges_.Add(l->second, r->second, whole->second);
+    merges_.Add(l, r, whole);
   }
   absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer =
       PreTokenizer::Create(options.split_rules);

@@ -52,6 +52,17 @@ void DropMessageEnd(TokenizerOptions* options) {
   ids.erase(std::remove(ids.begin(), ids.end(), end), ids.end());
 }
 
+// Phi-3's tokens swallow the white space behind them, which GGUF does not say. After
+// llama-vocab.cpp.
+void StripBehindPhi3(const Metadata& metadata, TokenizerOptions* options) {
+  const std::string* architecture = Get<std::string>(metadata, "general.architecture");
+  if (architecture == nullptr || (*architecture != "phi3" && *architecture != "phimoe")) return;
+  for (AddedToken& token : options->added) {
+    token.rstrip = token.special && token.text != "<unk>" && token.text != "<s>" &&
+                   token.text != "<|endoftext|>";
+  }
+}
+
 // What all kinds have: texts, added tokens, special ids, chat template.
 absl::Status ReadCommon(const Metadata& metadata, TokenizerOptions* options) {
   const auto* tokens = Get<std::vector<std::string>>(metadata, "tokenizer.ggml.tokens");
@@ -111,6 +122,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ReadBpe(const Metadata& metadata) {
   if (!named.ok()) return named.status();
   options.split_rules = std::move(named->split_rules);
   options.ignore_merges = named->ignore_merges;
+  if (Get<bool>(metadata, "tokenizer.ggml.add_bos_token") == nullptr)
+    options.special.add_bos = named->add_bos;
   if (named->nfc) options.normalizer.push_back({.kind = NormalizerStep::Kind::kNfc});
   return BpeTokenizer::Create(std::move(options));
 }
@@ -120,6 +133,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ReadSentencePiece(const Metadata& met
                                                              bool unigram) {
   SentencePieceOptions options;
   if (absl::Status s = ReadCommon(metadata, &options); !s.ok()) return s;
+  StripBehindPhi3(metadata, &options);
   options.model =
       unigram ? SentencePieceOptions::Model::kUnigram : SentencePieceOptions::Model::kScoredMerges;
   const auto* scores = Get<std::vector<double>>(metadata, "tokenizer.ggml.scores");

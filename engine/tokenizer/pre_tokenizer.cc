@@ -2,7 +2,12 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <unicode/utf8.h>
 
+#include <algorithm>
+#include <cstdio>
+
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 
@@ -109,6 +114,7 @@ struct NamedRules {
   // As the models' own tokenizer.json have it, which GGUF does not repeat.
   bool ignore_merges = false;
   bool nfc = false;
+  bool add_bos = false;
 };
 
 // The names of tokenizer.ggml.pre (llama-vocab.cpp of llama.cpp).
@@ -125,9 +131,12 @@ const std::vector<NamedRules>& AllNamedRules() {
         "mellum2"},
        {kOneDigit, kGpt2Pattern}},
       {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
-        "jina-v5-nano", "glm4", "glm5"},
+        "jina-v5-nano"},
        {kLlama3Pattern},
-       /*ignore_merges=*/true},
+       /*ignore_merges=*/true,
+       /*nfc=*/false,
+       /*add_bos=*/true},
+      {{"glm4", "glm5"}, {kLlama3Pattern}, /*ignore_merges=*/true},
       {{"dbrx", "smaug-bpe", "chatglm-bpe"}, {kLlama3Pattern}},
       {{"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"},
        {kQwen2Pattern},
@@ -137,15 +146,19 @@ const std::vector<NamedRules>& AllNamedRules() {
       {{"qwen35"}, {kQwen35Pattern}, /*ignore_merges=*/false, /*nfc=*/true},
       {{"laguna"}, {kLines, kQwen2Pattern}},
       {{"ufakzeka"}, {kUfakzekaPattern}},
-      {{"minicpm5"}, {kThreeDigits, kMinicpm5Pattern}},
+      {{"minicpm5"}, {kThreeDigits, kMinicpm5Pattern}, /*ignore_merges=*/true},
       {{"bailingmoe", "bailingmoe2", "llada-moe"}, {kBailingPattern}},
       {{"seed-coder"}, {kSeedCoderPattern}},
       {{"exaone-moe"}, {kExaoneMoePattern}},
-      {{"tekken"}, {kTekkenPattern}, /*ignore_merges=*/true},
+      {{"tekken"},
+       {kTekkenPattern},
+       /*ignore_merges=*/true,
+       /*nfc=*/false,
+       /*add_bos=*/true},
       {{"gpt-4o", "llama4", "kanana2"}, {kGpt4oPattern}, /*ignore_merges=*/true},
       {{"minimax-m2"}, {kGpt4oPattern}},
       {{"tiny_aya", "cohere2moe"}, {kTinyAyaNumbers, kGpt4oPattern}},
-      {{"youtu"}, {kYoutuScripts, kYoutuPattern}},
+      {{"youtu"}, {kYoutuScripts, kYoutuPattern}, /*ignore_merges=*/true},
       {{"kimi-k2"}, {kKimiPattern}},
       {{"poro-chat", "bloom", "gpt3-finnish"}, {kBloomPattern}},
       {{"viking"}, {kBloomPattern, kOneDigit}},
@@ -168,8 +181,8 @@ absl::StatusOr<NamedPreTokenizer> PreTokenizerByName(absl::string_view name) {
     for (absl::string_view rules_name : rules.names) {
       absl::StrAppend(&known, known.empty() ? "" : ", ", rules_name);
       if (rules_name != name) continue;
-      NamedPreTokenizer result = {{}, rules.ignore_merges, rules.nfc};
-      for (const char* pattern : rules.patterns) result.split_rules.push_back({pattern, false});
+      NamedPreTokenizer result = {{}, rules.ignore_merges, rules.nfc, rules.add_bos};
+      for (const char* pattern : rules.patterns) result.split_rules.push_back({pattern});
       return result;
     }
   }
@@ -177,20 +190,80 @@ absl::StatusOr<NamedPreTokenizer> PreTokenizerByName(absl::string_view name) {
       absl::StrCat("pre-tokenizer \"", name, "\" is not supported; supported are ", known));
 }
 
-std::string NameOfSplitRules(const std::vector<SplitRule>& split_rules, bool ignore_merges) {
-  // Some files write line ends as such, others escape them.
-  std::vector<std::string> wanted;
-  for (const SplitRule& rule : split_rules) {
-    wanted.push_back(absl::StrReplaceAll(rule.pattern, {{"\r", "\\r"}, {"\n", "\\n"}}));
+namespace {
+
+// One spelling for patterns that mean the same: some files escape line ends and code points, and
+// quantifiers are possessive in some where it makes no difference to what matches.
+std::string Spelling(absl::string_view pattern) {
+  std::string plain = absl::StrReplaceAll(
+      pattern,
+      {{"\r", "\\r"}, {"\n", "\\n"}, {kTrailingSpace, R"(\s+$)"}, {"?+", "?"}, {"++", "+"}});
+  std::string spelling;
+  for (size_t i = 0; i < plain.size();) {
+    uint32_t code_point = 0;
+    int length = 0;
+    if (std::sscanf(plain.c_str() + i, "\\x{%6x}%n", &code_point, &length) == 1 && length > 0) {
+      char bytes[4];
+      int32_t size = 0;
+      UBool failed = false;
+      U8_APPEND(reinterpret_cast<uint8_t*>(bytes), size, 4, static_cast<UChar32>(code_point),
+                failed);
+      if (!failed) spelling.append(bytes, static_cast<size_t>(size));
+      i += static_cast<size_t>(length);
+    } else {
+      spelling.push_back(plain[i++]);
+    }
   }
-  std::string found;
-  for (const NamedRules& rules : AllNamedRules()) {
-    if (std::vector<std::string>(rules.patterns.begin(), rules.patterns.end()) != wanted) continue;
-    if (rules.ignore_merges == ignore_merges) return std::string(rules.names[0]);
-    if (found.empty()) found = std::string(rules.names[0]);
-  }
-  return found;
+  return spelling;
 }
+
+// What Oniguruma, for which tokenizer.json files are written, reads otherwise than PCRE2; "" if
+// there is nothing of it.
+absl::string_view Foreign(absl::string_view pattern) {
+  if (absl::StrContains(pattern, "&&")) return "&& (intersection of classes)";
+  for (size_t i = pattern.find("}+"); i != absl::string_view::npos; i = pattern.find("}+", i + 1)) {
+    const size_t open = pattern.rfind('{', i);
+    const absl::string_view count =
+        open == absl::string_view::npos ? "" : pattern.substr(open + 1, i - open - 1);
+    if (!count.empty() && count.find_first_not_of("0123456789,") == absl::string_view::npos)
+      return "}+ (a repeated count)";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string NameOfSplitRules(const std::vector<SplitRule>& split_rules, bool ignore_merges,
+                             bool nfc) {
+  std::vector<std::string> wanted;
+  for (const SplitRule& rule : split_rules) wanted.push_back(Spelling(rule.pattern));
+  const NamedRules* best = nullptr;
+  int best_agrees = -1;
+  for (const NamedRules& rules : AllNamedRules()) {
+    std::vector<std::string> patterns;
+    for (const char* pattern : rules.patterns) patterns.push_back(Spelling(pattern));
+    const int agrees = (rules.ignore_merges == ignore_merges) + (rules.nfc == nfc);
+    if (patterns != wanted || agrees <= best_agrees) continue;
+    best = &rules;
+    best_agrees = agrees;
+  }
+  return best == nullptr ? "" : std::string(best->names[0]);
+}
+
+namespace {
+
+// Of PCRE2's compiled code, for matches that its own 32 KiB do not hold.
+constexpr size_t kFirstStackBytes = size_t{256} << 10;
+constexpr size_t kMaxStackBytes = size_t{64} << 20;
+constexpr size_t kSkippedBytes = size_t{64} << 10;
+
+// The first place from `at` on where a character starts, or the end.
+size_t CharacterAt(absl::string_view text, size_t at) {
+  while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) ++at;
+  return std::min(at, text.size());
+}
+
+}  // namespace
 
 struct PreTokenizer::CompiledRule {
   pcre2_code* code = nullptr;
@@ -208,9 +281,16 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(
     PCRE2_SIZE where = 0;
     auto compiled = std::make_unique<CompiledRule>();
     compiled->removed = rule.removed;
-    compiled->code =
-        pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rule.pattern.data()), rule.pattern.size(),
-                      PCRE2_UTF | PCRE2_UCP, &error, &where, nullptr);
+    uint32_t flags = PCRE2_UTF | PCRE2_UCP;
+    if (rule.oniguruma) {
+      flags |= PCRE2_MULTILINE;  // $ ends every line
+      if (const absl::string_view foreign = Foreign(rule.pattern); !foreign.empty()) {
+        return absl::UnimplementedError(absl::StrCat("pre-tokenizer pattern with ", foreign,
+                                                     " is not supported: ", rule.pattern));
+      }
+    }
+    compiled->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rule.pattern.data()),
+                                   rule.pattern.size(), flags, &error, &where, nullptr);
     if (compiled->code == nullptr) {
       PCRE2_UCHAR message[256];
       pcre2_get_error_message(error, message, sizeof(message));
@@ -239,18 +319,30 @@ std::vector<absl::string_view> PreTokenizer::Split(absl::string_view text) const
 void PreTokenizer::Apply(const CompiledRule& rule, absl::string_view piece,
                          std::vector<absl::string_view>* out) const {
   pcre2_match_data* match = pcre2_match_data_create_from_pattern(rule.code, nullptr);
+  const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
+      pcre2_match_context_create(nullptr), &pcre2_match_context_free);
+  std::unique_ptr<pcre2_jit_stack, decltype(&pcre2_jit_stack_free)> stack(nullptr,
+                                                                          &pcre2_jit_stack_free);
   size_t begin = 0;   // of what has not been handed out
   size_t search = 0;  // where the next match may start
   while (search < piece.size()) {
     // The text is valid UTF-8 by the time it comes here.
     const int found = pcre2_match(rule.code, reinterpret_cast<PCRE2_SPTR>(piece.data()),
-                                  piece.size(), search, PCRE2_NO_UTF_CHECK, match, nullptr);
-    if (found < 0) break;
+                                  piece.size(), search, PCRE2_NO_UTF_CHECK, match, context.get());
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
+      // A very long match, as of a word without end.
+      stack.reset(pcre2_jit_stack_create(kFirstStackBytes, kMaxStackBytes, nullptr));
+      pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+      continue;
+    }
+    if (found == PCRE2_ERROR_NOMATCH) break;
+    if (found < 0) {  // beyond all limits: go on further behind
+      search = CharacterAt(piece, search + kSkippedBytes);
+      continue;
+    }
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(match);
     if (bounds[1] == bounds[0]) {  // an empty match cuts nothing: step over one character
-      search = bounds[1] + 1;
-      while (search < piece.size() && (static_cast<unsigned char>(piece[search]) & 0xC0) == 0x80)
-        ++search;
+      search = CharacterAt(piece, bounds[1] + 1);
       continue;
     }
     if (bounds[0] > begin) out->push_back(piece.substr(begin, bounds[0] - begin));

@@ -45,13 +45,13 @@ std::vector<absl::string_view> Characters(absl::string_view text) {
   return characters;
 }
 
-// A word ends where U+2581 follows another character.
-std::vector<absl::string_view> Words(absl::string_view text) {
+// A word ends where U+2581 follows another character, or anything.
+std::vector<absl::string_view> Words(absl::string_view text, bool anything) {
   std::vector<absl::string_view> words;
   size_t begin = 0;
   for (size_t i = text.find(kSpace); i != absl::string_view::npos; i = text.find(kSpace, i)) {
-    if (i > begin &&
-        (i < kSpace.size() || text.substr(i - kSpace.size(), kSpace.size()) != kSpace)) {
+    if (i > begin && (anything || i < kSpace.size() ||
+                      text.substr(i - kSpace.size(), kSpace.size()) != kSpace)) {
       words.push_back(text.substr(begin, i - begin));
       begin = i;
     }
@@ -79,13 +79,18 @@ absl::Status SentencePieceTokenizer::Initialize(SentencePieceOptions options) {
   model_ = options.model;
   prefix_ = options.prefix;
   prefix_even_before_space_ = options.prefix_even_before_space;
+  split_spaces_ = options.split_spaces;
   scores_ = std::move(options.scores);
   unk_ = options.special.unk;
   if (absl::Status s = InitializeBase(std::move(options)); !s.ok()) return s;
   byte_ids_.fill(-1);
   float lowest = 0.0f;
+  absl::flat_hash_map<std::string, int32_t> added;
   for (size_t id = 0; id < tokens.size(); ++id) {
-    if (!bytes_[id].empty() || tokens[id].empty()) continue;  // an added token has its bytes
+    if (!bytes_[id].empty() || tokens[id].empty()) {  // an added token has its bytes
+      added.emplace(tokens[id], static_cast<int32_t>(id));
+      continue;
+    }
     const int byte = options.byte_fallback ? ByteOf(tokens[id]) : -1;
     if (byte >= 0) {
       byte_ids_[static_cast<size_t>(byte)] = static_cast<int32_t>(id);
@@ -95,22 +100,28 @@ absl::Status SentencePieceTokenizer::Initialize(SentencePieceOptions options) {
     ids_.emplace(tokens[id], static_cast<int32_t>(id));  // the first of equal tokens wins
     bytes_[id] = absl::StrReplaceAll(tokens[id], {{kSpace, " "}});
     longest_token_ = std::max(longest_token_, tokens[id].size());
-    words_are_apart_ &= Words(tokens[id]).size() == 1;
+    words_are_apart_ &= Words(tokens[id], split_spaces_).size() == 1;
     if (!scores_.empty()) lowest = std::min(lowest, scores_[id]);
   }
   unknown_score_ = lowest - kUnknownPenalty;
-  return ReadMerges(options.merges);
+  return ReadMerges(options.merges, added);
 }
 
 absl::Status SentencePieceTokenizer::ReadMerges(
-    const std::vector<std::pair<std::string, std::string>>& merges) {
+    const std::vector<std::pair<std::string, std::string>>& merges,
+    const absl::flat_hash_map<std::string, int32_t>& added) {
+  const auto id_of = [&](const std::string& text) {
+    if (const auto it = ids_.find(text); it != ids_.end()) return it->second;
+    const auto it = added.find(text);
+    return it == added.end() ? -1 : it->second;
+  };
   for (const auto& [left, right] : merges) {
-    const auto l = ids_.find(left), r = ids_.find(right), whole = ids_.find(left + right);
-    if (l == ids_.end() || r == ids_.end() || whole == ids_.end()) {
+    const auto l = id_of(left), r = id_of(right), whole = id_of(left + right);
+    if (l < 0 || r < 0 || whole < 0) {
       return absl::InvalidArgumentError(
           absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
     }
-    merges_.Add(l->second, r->second, whole->second);
+    merges_.Add(l, r, whole);
   }
   return absl::OkStatus();
 }
@@ -125,8 +136,9 @@ void SentencePieceTokenizer::EncodeOrdinary(absl::string_view text, bool first,
     spaced.insert(0, kSpace.data(), kSpace.size());
   }
   PieceCache cache;
-  const std::vector<absl::string_view> words =
-      words_are_apart_ ? Words(spaced) : std::vector<absl::string_view>{spaced};
+  const std::vector<absl::string_view> words = split_spaces_ || words_are_apart_
+                                                   ? Words(spaced, split_spaces_)
+                                                   : std::vector<absl::string_view>{spaced};
   for (absl::string_view word : words) {
     cache.Append(word, ids, [&] { EncodeWord(word, ids); });
   }

@@ -29,6 +29,7 @@ struct SentencePieceOptions : TokenizerOptions {
   enum class Prefix { kNever, kFirst, kEvery };
   Prefix prefix = Prefix::kEvery;
   bool prefix_even_before_space = true;  // one more, though the text begins with a space
+  bool split_spaces = false;             // no token goes beyond a U+2581 that follows something
 };
 
 // Kudo and Richardson 2018.
@@ -42,7 +43,9 @@ class SentencePieceTokenizer : public Tokenizer {
 
   SentencePieceTokenizer() = default;
   absl::Status Initialize(SentencePieceOptions options);
-  absl::Status ReadMerges(const std::vector<std::pair<std::string, std::string>>& merges);
+  // `added` tokens may be part of merges too.
+  absl::Status ReadMerges(const std::vector<std::pair<std::string, std::string>>& merges,
+                          const absl::flat_hash_map<std::string, int32_t>& added);
   void EncodeOrdinary(absl::string_view text, bool first, std::vector<int32_t>* ids) const override;
   void EncodeWord(absl::string_view word, std::vector<int32_t>* ids) const;
   void EncodeByScores(absl::string_view word, std::vector<int32_t>* ids) const;
@@ -59,6 +62,7 @@ class SentencePieceTokenizer : public Tokenizer {
   MergeTable merges_;
   std::array<int32_t, 256> byte_ids_;  // -1: none
   int32_t unk_ = -1;
+  bool split_spaces_ = false;
   bool words_are_apart_ = true;  // no token has U+2581 behind another character
   size_t longest_token_ = 0;     // bytes
   float unknown_score_ = 0.0f;   // of a character in kUnigram

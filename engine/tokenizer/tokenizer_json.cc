@@ -51,6 +51,7 @@ struct Parsed {
   BpeOptions common;  // the byte-level reading
   bool has_metaspace = false;
   SentencePieceOptions::Prefix prefix = SentencePieceOptions::Prefix::kNever;
+  bool split_spaces = false;
 };
 
 absl::Status ReadNormalizer(const json& normalizer, TokenizerOptions* options) {
@@ -98,6 +99,7 @@ absl::Status ReadSplit(const json& split, BpeOptions* options) {
   SplitRule rule;
   if (At(pattern, "Regex").is_string()) {
     rule.pattern = At(pattern, "Regex").get<std::string>();
+    rule.oniguruma = true;
   } else if (At(pattern, "String").is_string()) {
     const std::string text = At(pattern, "String").get<std::string>();
     rule.pattern = absl::StrCat("\\Q", absl::StrReplaceAll(text, {{"\\E", "\\E\\\\E\\Q"}}), "\\E");
@@ -127,6 +129,7 @@ absl::Status ReadMetaspace(const json& metaspace, Parsed* parsed) {
   parsed->prefix = scheme == "always"  ? Prefix::kEvery
                    : scheme == "first" ? Prefix::kFirst
                                        : Prefix::kNever;
+  parsed->split_spaces = FlagOr(At(metaspace, "split"), true);
   return absl::OkStatus();
 }
 
@@ -143,12 +146,11 @@ absl::Status ReadPreTokenizer(const json& pre, Parsed* parsed) {
   if (type == "Split") return ReadSplit(pre, &parsed->common);
   if (type == "Metaspace") return ReadMetaspace(pre, parsed);
   if (type == "Digits") {
-    rules.push_back(
-        {FlagOr(At(pre, "individual_digits"), false) ? R"(\p{N})" : R"(\p{N}+)", false});
+    rules.push_back({FlagOr(At(pre, "individual_digits"), false) ? R"(\p{N})" : R"(\p{N}+)"});
     return absl::OkStatus();
   }
   if (type == "ByteLevel" && !FlagOr(At(pre, "add_prefix_space"), false)) {
-    if (FlagOr(At(pre, "use_regex"), true)) rules.push_back({kGpt2Pattern, false});
+    if (FlagOr(At(pre, "use_regex"), true)) rules.push_back({kGpt2Pattern});
     return absl::OkStatus();
   }
   return Unsupported("pre_tokenizer", pre);
@@ -202,6 +204,7 @@ absl::Status ReadAddedTokens(const json& added, TokenizerOptions* options) {
   for (const json& token : added) {
     const std::string text = TextOr(At(token, "content"), "");
     const json& id = At(token, "id");
+    if (FlagOr(At(token, "single_word"), false)) return Unsupported("single_word in", token);
     if (absl::Status s = AddToken(text, id, options); !s.ok()) return s;
     options->added.push_back({.id = id.get<int32_t>(),
                               .text = text,
@@ -359,6 +362,7 @@ absl::StatusOr<AnyTokenizerOptions> ReadTokenizerFolder(const std::string& folde
   }
   pieces.byte_fallback = byte_fallback;
   pieces.prefix = parsed.prefix;
+  pieces.split_spaces = parsed.split_spaces;
   pieces.prefix_even_before_space = false;
   return AnyTokenizerOptions(std::move(pieces));
 }

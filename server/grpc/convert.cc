@@ -58,8 +58,8 @@ absl::StatusOr<std::string> Render(const Message& message, bool add_generation_p
     return absl::FailedPreconditionError(
         "the model has no chat template: use Generate with a prompt");
   }
-  absl::StatusOr<nlohmann::ordered_json> inputs =
-      ToTemplateInputs(message.messages(), message.tools(), message.template_arguments_json());
+  absl::StatusOr<nlohmann::ordered_json> inputs = ToTemplateInputs(
+      message.messages(), message.tools(), message.template_arguments_json(), context.call_style);
   if (!inputs.ok()) return inputs.status();
   (*inputs)["add_generation_prompt"] = add_generation_prompt;
   return context.chat_template->Render(*inputs, SpecialTokenTexts(context.engine->tokenizer()));
@@ -73,10 +73,10 @@ absl::Status NoTokenizer(const Engine& engine) {
 }  // namespace
 
 absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text,
-                                                  const Tokenizer* tokenizer) {
+                                                  const Tokenizer* tokenizer, bool parse_special) {
   if (tokenizer == nullptr)
     return absl::FailedPreconditionError("the model has no tokenizer: send token ids");
-  absl::StatusOr<std::vector<int32_t>> ids = tokenizer->Encode(text, /*parse_special=*/true);
+  absl::StatusOr<std::vector<int32_t>> ids = tokenizer->Encode(text, parse_special);
   if (!ids.ok()) return ids.status();
   const SpecialTokens& special = tokenizer->special();
   if (special.add_bos && special.bos >= 0 && (ids->empty() || ids->front() != special.bos)) {
@@ -113,7 +113,8 @@ absl::StatusOr<ChatGeneration> ToChatGeneration(const v1::ChatRequest& message,
   if (!read.ok()) return read;
   OutputFormat format;  // plain
   if (!message.has_parse_output() || message.parse_output()) format = *context.output_format;
-  chat.request.show_special = format.needs_special_tokens;
+  // Unparsed, the markers are part of what the model wrote.
+  chat.request.show_special = context.output_format->needs_special_tokens;
   absl::StatusOr<nlohmann::ordered_json> tools = ToToolList(message.tools());
   if (!tools.ok()) return tools.status();
   chat.parser = MakeOutputParser(format, *tools, *text);

@@ -30,11 +30,18 @@ class Tool;
 class ToolCall;
 }  // namespace v1
 
+// How a template wants the calls of earlier turns.
+struct CallStyle {
+  bool null_content = false;      // content that is empty beside calls is null, not ""
+  bool string_arguments = false;  // arguments are JSON text, not an object
+};
+
 // What a request is read against. The engine outlives it.
 struct RequestContext {
   const Engine* engine = nullptr;
   const ChatTemplate* chat_template = nullptr;  // null: the model has none
   const OutputFormat* output_format = nullptr;  // of that template
+  CallStyle call_style;
   uint64_t fallback_seed = 0;
 };
 
@@ -57,7 +64,8 @@ absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& messa
                                        const RequestContext& context);
 // Tokens of a prompt given as text, with the BOS token the model wants.
 absl::StatusOr<std::vector<int32_t>> PromptTokens(absl::string_view text,
-                                                  const Tokenizer* tokenizer);
+                                                  const Tokenizer* tokenizer,
+                                                  bool parse_special = true);
 
 // The parameters in effect, for the response. max_context bounds max_tokens.
 void ToEffectiveParams(const GenerateRequest& request, int64_t max_context,

@@ -11,6 +11,7 @@
 #include "engine/sampler.h"
 #include "engine/template/chat_template.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/template_inputs.h"
 #include "thermocline/v1/inference.grpc.pb.h"
 
 namespace thermocline {
@@ -28,12 +29,24 @@ class TextReader {
   void Finish(v1::GenerateResponse*) {}
 };
 
+// Nine letters and digits: the only form that Mistral's templates take back.
+std::string MakeCallId(uint64_t number) {
+  constexpr absl::string_view kDigits =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  std::string id(9, '0');
+  for (char& c : id) {
+    c = kDigits[number % kDigits.size()];
+    number /= kDigits.size();
+  }
+  return id;
+}
+
 class ChatReader {
  public:
   ChatReader() = default;
-  // `id` makes the ids of calls, for formats that have none of their own.
-  ChatReader(std::unique_ptr<OutputParser> parser, std::string id)
-      : parser_(std::move(parser)), id_(std::move(id)) {}
+  // `seed` makes the ids of calls, for formats that have none of their own.
+  ChatReader(std::unique_ptr<OutputParser> parser, uint64_t seed)
+      : parser_(std::move(parser)), seed_(seed) {}
 
   void Add(const std::string& text, v1::ChatResponse* message) {
     Put(parser_->Append(text), message);
@@ -45,14 +58,14 @@ class ChatReader {
     message->mutable_content()->append(delta.content);
     message->mutable_reasoning_content()->append(delta.reasoning);
     for (const ToolCall& call : delta.tool_calls) {
-      ToToolCall(call, num_calls_, absl::StrCat("call_", id_, "_", num_calls_),
+      ToToolCall(call, num_calls_, MakeCallId(seed_ + static_cast<uint64_t>(num_calls_)),
                  message->add_tool_calls());
       ++num_calls_;
     }
   }
 
   std::unique_ptr<OutputParser> parser_;
-  std::string id_;
+  uint64_t seed_ = 0;
   int num_calls_ = 0;
 };
 
@@ -359,7 +372,13 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
           ChatTemplate::Create(engine->tokenizer()->chat_template());
       if (chat.ok()) {
         chat_template_ = *std::move(chat);
-        output_format_ = DetectOutputFormat(engine->tokenizer()->chat_template());
+        const Tokenizer* tokenizer = engine->tokenizer();
+        output_format_ =
+            DetectOutputFormat(tokenizer->chat_template(), [tokenizer](absl::string_view marker) {
+              const auto ids = tokenizer->Encode(marker, /*parse_special=*/true);
+              return ids.ok() && ids->size() == 1 && tokenizer->IsSpecial(ids->front());
+            });
+        call_style_ = FindCallStyle(*chat_template_, SpecialTokenTexts(tokenizer));
       } else {
         status = chat.status();
       }
@@ -414,7 +433,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
       if (tokenizer == nullptr) return absl::FailedPreconditionError("the model has no tokenizer");
       const bool parse_special = !request->has_parse_special() || request->parse_special();
       absl::StatusOr<std::vector<int32_t>> ids =
-          request->add_special() ? PromptTokens(request->text(), tokenizer)
+          request->add_special() ? PromptTokens(request->text(), tokenizer, parse_special)
                                  : tokenizer->Encode(request->text(), parse_special);
       if (!ids.ok()) return ids.status();
       response->mutable_ids()->Assign(ids->begin(), ids->end());
@@ -460,7 +479,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
     const Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return absl::UnavailableError("the model is still loading");
     std::lock_guard<std::mutex> lock(seeds_mutex_);
-    return RequestContext{engine, chat_template_.get(), &output_format_, seeds_()};
+    return RequestContext{engine, chat_template_.get(), &output_format_, call_style_, seeds_()};
   }
 
   template <class Call>
@@ -505,7 +524,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
                                               const RequestContext& with, ChatReader* reader) {
     absl::StatusOr<ChatGeneration> chat = ToChatGeneration(message, with);
     if (!chat.ok()) return chat.status();
-    *reader = ChatReader(std::move(chat->parser), absl::StrCat(absl::Hex(with.fallback_seed)));
+    *reader = ChatReader(std::move(chat->parser), with.fallback_seed);
     return std::move(chat->request);
   }
 
@@ -568,6 +587,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   std::atomic<int> open_calls_{0};
   std::unique_ptr<ChatTemplate> chat_template_;
   OutputFormat output_format_;
+  CallStyle call_style_;
   std::atomic<Engine*> engine_{nullptr};
   std::mutex seeds_mutex_;
   std::mt19937_64 seeds_;  // guarded by seeds_mutex_

@@ -123,6 +123,13 @@ INSTANTIATE_TEST_SUITE_P(
                 "</｜DSML｜invoke>\n<｜DSML｜invoke name=\"weather\">\n"
                 "<｜DSML｜parameter name=\"city\" string=\"true\">7</｜DSML｜parameter>\n"
                 "</｜DSML｜invoke>\n</｜DSML｜function_calls>"},
+        Written{"deepseek-v4",
+                "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"weather\">\n"
+                "<｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n"
+                "<｜DSML｜parameter name=\"days\" string=\"false\">3</｜DSML｜parameter>\n"
+                "</｜DSML｜invoke>\n<｜DSML｜invoke name=\"weather\">\n"
+                "<｜DSML｜parameter name=\"city\" string=\"true\">7</｜DSML｜parameter>\n"
+                "</｜DSML｜invoke>\n</｜DSML｜tool_calls>"},
         Written{"minimax",
                 "<minimax:tool_call>\n<invoke name=\"weather\">\n<parameter "
                 "name=\"city\">Oslo</parameter>\n<parameter name=\"days\">3</parameter>\n</invoke>"
@@ -177,13 +184,69 @@ TEST(OutputParser, ReasoningMayBeOpenFromThePromptOnAndNeverEnd) {
   EXPECT_EQ(all.content, "");
 }
 
+TEST(OutputParser, SchemasOfAnyShapeAreSurvived) {
+  for (const char* schema : {R"({"properties": []})", R"({"properties": {"x": 3}})", R"([])",
+                             R"({"properties": {"": {"type": ["string", "null"]}}})"}) {
+    const auto tools = ParseOrderedJson(
+        std::string(R"([{"type": "function", "function": {"name": "f", "parameters": )") + schema +
+        "}}, 3]");
+    ASSERT_TRUE(tools.ok());
+    const auto parser = MakeOutputParser(Format("qwen-xml"), *tools, "");
+    ChatDelta all;
+    Add(parser->Append("<tool_call>\n<function=f>\n<parameter=>\nTrue\n</parameter>\n<parameter="
+                       "99999999999999999999>\n2\n</parameter>\n</function>\n</tool_call>"),
+        &all);
+    ASSERT_EQ(all.tool_calls.size(), 1u) << schema;
+    const bool text = std::string(schema).find("string") != std::string::npos;
+    EXPECT_EQ(all.tool_calls[0].arguments, std::string(R"({"":)") + (text ? "\"True\"" : "true") +
+                                               R"(,"99999999999999999999":2})");
+  }
+}
+
+TEST(OutputParser, WithoutToolsAnExampleOfACallIsText) {
+  const std::string text = "<think>so</think>Like <tool_call>{\"name\": \"f\"}</tool_call>";
+  const auto parser = MakeOutputParser(Format("hermes"), nullptr, "");
+  ChatDelta all;
+  Add(parser->Append(text), &all);
+  Add(parser->Finish(), &all);
+  EXPECT_EQ(all.reasoning, "so");
+  EXPECT_EQ(all.content, "Like <tool_call>{\"name\": \"f\"}</tool_call>");
+}
+
+TEST(OutputParser, ReasoningInsideContentLeavesOneOfTheSpaces) {
+  EXPECT_EQ(Parse(Format("hermes"), "\n<think>\nx</think>\n\ny").reasoning, "x");
+  EXPECT_EQ(Parse(Format("hermes"), "\n<think>\nx</think>\n\ny").content, "y");
+  EXPECT_EQ(Parse(Format("hermes"), "A. <think>x</think> B").content, "A. B");
+  EXPECT_EQ(Parse(Format("hermes"), "A. <think>x</think>B").content, "A. B");
+  EXPECT_EQ(Parse(Format("hermes"), "A.<think>x</think>\nB").content, "A.\nB");
+}
+
+TEST(OutputParser, ACallInControlTokensEndsReasoning) {
+  const ChatDelta all =
+      Parse(Format("kimi"),
+            "<think>Look<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0"
+            "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>");
+  EXPECT_EQ(all.reasoning, "Look");
+  EXPECT_EQ(all.tool_calls.size(), 1u);
+}
+
+TEST(OutputParser, FencesInsideArgumentsStay) {
+  const ChatDelta all =
+      Parse(Format("deepseek"),
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n"
+            "```json\n{\"city\": \"```x```\"}\n```<｜tool▁call▁end｜>"
+            "<｜tool▁calls▁end｜>");
+  ASSERT_EQ(all.tool_calls.size(), 1u);
+  EXPECT_EQ(all.tool_calls[0].arguments, R"({"city":"```x```"})");
+}
+
 TEST(OutputParser, PlainOutputIsLeftAlone) {
   const std::string text = "  <think>x</think> <tool_call>{}</tool_call>\n ";
   EXPECT_EQ(Parse(Format("plain", false), text).content, text);
 }
 
 TEST(OutputParser, StreamsWhatIsCertainAtOnce) {
-  const auto parser = MakeOutputParser(Format("hermes"), nullptr, "");
+  const auto parser = MakeOutputParser(Format("hermes"), Tools(), "");
   EXPECT_EQ(parser->Append("Hello").content, "Hello");
   EXPECT_EQ(parser->Append(" wor").content, " wor");
   EXPECT_EQ(parser->Append("ld <to").content, "ld");
@@ -229,6 +292,7 @@ TEST(DetectOutputFormat, KnowsPublishedTemplates) {
       {"Kimi-K2-Thinking", "kimi"},
       {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "deepseek"},
       {"deepseek-ai-DeepSeek-V3.2", "deepseek-dsml"},
+      {"deepseek-ai-DeepSeek-V4", "deepseek-v4"},
       {"NousResearch-Hermes-3-Llama-3.1-8B-tool_use", "hermes"},
       {"SmolLM2-135M-Instruct", "plain"}};
   for (const auto& [name, format] : expected) {
@@ -239,6 +303,14 @@ TEST(DetectOutputFormat, KnowsPublishedTemplates) {
   EXPECT_TRUE(DetectOutputFormat("{{ '<|channel|>' }}").needs_special_tokens);
   EXPECT_EQ(DetectOutputFormat("x [TOOL_CALLS] y").name, "mistral");
   EXPECT_EQ(DetectOutputFormat("<minimax:tool_call>").name, "minimax");
+  const auto hermes = [](const char* special) {
+    return DetectOutputFormat("<tool_call> </think>",
+                              [=](absl::string_view marker) { return marker == special; })
+        .needs_special_tokens;
+  };
+  EXPECT_TRUE(hermes("<tool_call>"));
+  EXPECT_TRUE(hermes("</think>"));
+  EXPECT_FALSE(hermes("<other>"));
 }
 
 }  // namespace

@@ -159,7 +159,7 @@ std::unique_ptr<Tokenizer> SmallTokenizer() {
   options.tokens = {"a", "b", "ab", "", "Ġ"};
   options.merges = {{"a", "b"}};
   options.added = {{.id = 3, .text = "<end>", .special = true}};
-  options.split_rules = {{kGpt2Pattern, false}};
+  options.split_rules = {{kGpt2Pattern}};
   auto tokenizer = BpeTokenizer::Create(std::move(options));
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return *std::move(tokenizer);
@@ -185,6 +185,90 @@ TEST(BpeTokenizer, AMegabyteOfOneLetterIsFast) {
     const auto ids = (*tokenizer)->Encode(text, true);
     ASSERT_TRUE(ids.ok());
     EXPECT_EQ((*tokenizer)->Decode(*ids, true), text);
+  }
+}
+
+std::string Joined(const std::vector<absl::string_view>& pieces) {
+  std::string text;
+  for (absl::string_view piece : pieces) text += std::string(piece) + "|";
+  return text;
+}
+
+TEST(PreTokenizer, AWordWithoutEndIsOnePieceAndTheRestIsCutAsEver) {
+  for (const char* name : {"kimi-k2", "exaone-moe", "gpt-4o", "tekken"}) {
+    const auto named = PreTokenizerByName(name);
+    ASSERT_TRUE(named.ok());
+    const auto pre = PreTokenizer::Create(named->split_rules);
+    ASSERT_TRUE(pre.ok());
+    const std::string word(1 << 20, 'a'), text = word + "\n b, c";
+    EXPECT_EQ(Joined((*pre)->Split(text)), word + "|\n| b|,| c|") << name;
+  }
+}
+
+TEST(PreTokenizer, OnigurumasLineEndsAndWhatItReadsOtherwise) {
+  const auto pre = PreTokenizer::Create({{R"(\s+$)", false, /*oniguruma=*/true}});
+  ASSERT_TRUE(pre.ok());
+  EXPECT_EQ(Joined((*pre)->Split("a  \n b")), "a|  |\n b|");
+  for (const char* pattern : {R"([\p{L}&&[^\p{Han}]]+)", R"(\p{N}{1,3}+)"}) {
+    EXPECT_EQ(PreTokenizer::Create({{pattern, false, true}}).status().code(),
+              absl::StatusCode::kUnimplemented);
+  }
+  EXPECT_TRUE(PreTokenizer::Create({{R"(\p{L}+|\p{N}{1,3})", false, true}}).ok());
+}
+
+TEST(NameOfSplitRules, KnowsThePublishedSpellings) {
+  // Ling's tokenizer.json, with possessive quantifiers.
+  EXPECT_EQ(NameOfSplitRules({{R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?)"
+                               R"([^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"}},
+                             false, false),
+            "bailingmoe");
+  EXPECT_EQ(NameOfSplitRules({{R"([\r\n])"},
+                              {R"(\s?\p{L}+)"},
+                              {R"(\s?\p{P}+)"},
+                              {"[一-龥ࠀ-一가-\xED\x9F\xBF]+"},
+                              {R"(\p{N})"}},
+                             false, false),
+            "deepseek-coder");
+  EXPECT_EQ(NameOfSplitRules({{"x"}}, false, false), "");
+  const auto qwen = PreTokenizerByName("qwen2");
+  EXPECT_EQ(NameOfSplitRules(qwen->split_rules, false, true), "qwen2");
+  EXPECT_EQ(NameOfSplitRules(qwen->split_rules, false, false), "stablelm2");
+}
+
+TEST(BpeTokenizer, AnAddedTokenMayBePartOfMerges) {
+  BpeOptions options;
+  options.tokens = {"a", "b", "c", "ab", "abc"};
+  options.added = {{.id = 3, .text = "ab"}};
+  options.merges = {{"a", "b"}, {"ab", "c"}};
+  options.split_rules = {{kGpt2Pattern}};
+  const auto tokenizer = BpeTokenizer::Create(options);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(*(*tokenizer)->Encode("cabc", true), (std::vector<int32_t>{2, 3, 2}));
+}
+
+TEST(AddedTokens, SwallowWhiteSpaceOfAnyKind) {
+  const AddedTokens tokens({{.id = 1, .text = "<x>", .lstrip = true, .rstrip = true}});
+  std::string seen;
+  tokens.Split(
+      "a\u3000 <x>\u00A0\tb", true,
+      [&](absl::string_view text, bool) { seen += std::string(text) + "|"; },
+      [&](int32_t id) { seen += std::to_string(id) + "|"; });
+  EXPECT_EQ(seen, "a|1|b|");
+}
+
+TEST(SentencePieceTokenizer, SplitSpacesStandAlone) {
+  SentencePieceOptions options;
+  options.tokens = {"<unk>", "\u2581", "a", "\u2581\u2581", "\u2581a"};
+  options.model = SentencePieceOptions::Model::kRankedMerges;
+  options.merges = {{"\u2581", "\u2581"}, {"\u2581", "a"}};
+  options.prefix = SentencePieceOptions::Prefix::kNever;
+  options.special.unk = 0;
+  for (bool split : {false, true}) {
+    options.split_spaces = split;
+    const auto tokenizer = SentencePieceTokenizer::Create(options);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_EQ(*(*tokenizer)->Encode("a   a", true),
+              split ? (std::vector<int32_t>{2, 1, 1, 4}) : (std::vector<int32_t>{2, 3, 4}));
   }
 }
 

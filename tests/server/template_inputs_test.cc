@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/formats/checkpoint.h"
 #include "engine/template/chat_template.h"
+#include "tests/support/golden.h"
 
 namespace thermocline {
 namespace {
@@ -80,6 +82,50 @@ TEST(ToTemplateInputs, ErrorsNameTheField) {
   request = WeatherRequest();
   for (int i = 0; i < 1100; ++i) request.add_tools()->set_name("f");
   expect(request, "", "1101 tools");
+  request = WeatherRequest();
+  std::string many = R"({"0": 0)";
+  for (int i = 1; i < 2000; ++i) many += ", \"" + std::to_string(i) + "\": 0";
+  request.mutable_tools(0)->set_parameters_json(many + "}");
+  expect(request, "", "more than 1024 keys");
+  request = WeatherRequest();
+  for (int i = 0; i < 5; ++i)
+    request.add_tools()->set_parameters_json(std::string(1 << 20, ' ') + "{}");
+  expect(request, "", "tools.parameters_json and tool_calls.arguments_json has");
+}
+
+std::string StyleOf(const char* source) {
+  const auto chat = ChatTemplate::Create(source);
+  EXPECT_TRUE(chat.ok()) << chat.status();
+  const CallStyle style = FindCallStyle(**chat, {});
+  return std::string(style.null_content ? "null" : "text") +
+         (style.string_arguments ? " string" : " object");
+}
+
+TEST(FindCallStyle, IsTheOneInWhichTheTemplateShowsCalls) {
+  const std::string calls =
+      "{% for c in m.tool_calls or [] %}{{ c.function.name }} ARGS{% endfor %}{% endfor %}";
+  const auto with = [&](const std::string& content, const std::string& arguments) {
+    std::string source = "{% for m in messages %}" + content + calls;
+    source.replace(source.find("ARGS"), 4, "{{ " + arguments + " }}");
+    return StyleOf(source.c_str());
+  };
+  EXPECT_EQ(with("{{ m.content or '' }}", "c.function.arguments | tojson"), "null object");
+  EXPECT_EQ(with("{{ m.content or '' }}", "'' + c.function.arguments"), "null string");
+  EXPECT_EQ(with("{{ m.content }}", "c.function.arguments | tojson"), "text object");
+  EXPECT_EQ(with("{{ '' + m.content }}", "c.function.arguments"), "text string");
+  EXPECT_EQ(StyleOf("{% for m in messages %}{{ m.content }}{% endfor %}"), "text object");
+}
+
+TEST(FindCallStyle, KnowsPublishedTemplates) {
+  const std::string folder = SharedPath("golden/templates");
+  if (folder.empty()) GTEST_SKIP() << "shared data absent";
+  const std::pair<const char*, const char*> expected[] = {{"Qwen-Qwen3-0.6B", "text object"},
+                                                          {"tokenizer_deepseek_v3", "null string"}};
+  for (const auto& [name, style] : expected) {
+    const auto source = ReadWholeFile(folder + "/" + name + ".jinja", 1 << 20);
+    ASSERT_TRUE(source.ok()) << source.status();
+    EXPECT_EQ(StyleOf(source->c_str()), style) << name;
+  }
 }
 
 }  // namespace

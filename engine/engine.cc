@@ -185,8 +185,14 @@ absl::Status Engine::CreateCaches() {
     const int64_t wanted = std::max<int64_t>(
         options_.block_size,
         std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));
-    kv_tokens =
-        std::clamp<int64_t>(AvailableMemoryBytes() / 4 / token_bytes, options_.block_size, wanted);
+    const int64_t free = AvailableMemoryBytes(), states = options_.scheduler.max_num_seqs *
+                                                          KvCache::BytesPerSequence(model_->dims());
+    if (states > free) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the fixed-size state of ", options_.scheduler.max_num_seqs, " sequences needs ", states,
+          " bytes, but ", free, " are free; allow fewer sequences"));
+    }
+    kv_tokens = std::clamp<int64_t>((free - states) / 4 / token_bytes, options_.block_size, wanted);
   }
   const int64_t num_blocks = (kv_tokens + options_.block_size - 1) / options_.block_size;
   if (num_blocks * options_.block_size > INT32_MAX) {

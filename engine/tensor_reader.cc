@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "kernels/check.h"
+#include "kernels/quant/float_bits.h"
 
 namespace thermocline {
 namespace {
@@ -28,6 +29,11 @@ absl::Status CheckStored(const TensorInfo& tensor, const std::vector<int64_t>& e
                      ", but the configuration needs ", ShapeText(expected)));
   }
   const WeightFormat& format = GetFormat(tensor.dtype);
+  if (expected.back() % format.block_elems != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\": rows of ",
+                                                   expected.back(), " are not whole blocks of ",
+                                                   format.name));
+  }
   if (format.decode != nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name, "\" has type ",
                                                  format.name, ", which is no weight format"));
@@ -113,20 +119,20 @@ absl::StatusOr<const TensorInfo*> Resolve(const Checkpoint& checkpoint,
   }
   const std::vector<int64_t>& shape = source.shape.empty() ? declared.shape : source.shape;
   if (absl::Status s = CheckStored(*tensor, shape); !s.ok()) return s;
-  const bool by_elements = source.transform == Transform::kTransposeHeads ||
-                           (!source.rows.empty() && RowElems(shape) == 1);
-  if (by_elements && GetFormat(tensor->dtype).block_elems != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor \"", tensor->name, "\" has type ", GetFormat(tensor->dtype).name,
-                     ", which cannot be transposed; the other form of "
-                     "latent attention can use it as it is"));
+  if (!source.rows.empty() && RowElems(shape) == 1 && GetFormat(tensor->dtype).block_elems != 1) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor->name, "\" has type ",
+                                                   GetFormat(tensor->dtype).name,
+                                                   ", of which no single elements can be taken"));
   }
   return tensor;
 }
 
 DType TypeOf(const Checkpoint& checkpoint, const DenseTensor& declared, const TensorInfo& stored) {
-  return declared.as_f32 || NeedsFloats(SourceIn(checkpoint, declared).transform) ? DType::kF32
-                                                                                  : stored.dtype;
+  const Transform transform = SourceIn(checkpoint, declared).transform;
+  if (declared.as_f32 || NeedsFloats(transform)) return DType::kF32;
+  // Blocks cannot be transposed.
+  const bool blocks = GetFormat(stored.dtype).block_elems != 1;
+  return transform == Transform::kTransposeHeads && blocks ? DType::kF16 : stored.dtype;
 }
 
 absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
@@ -152,7 +158,15 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
   }
   if (source.transform == Transform::kTransposeHeads) {
     const int64_t cols = declared.shape[1], rows = num_elems / source.heads / cols;
-    const size_t size = static_cast<size_t>(BytesOf(stored.dtype, 1));
+    if (type == DType::kF16 && stored.dtype != type) {
+      const std::vector<float> values = Decode(stored.dtype, bytes.data(), num_elems);
+      bytes.resize(values.size() * sizeof(uint16_t));
+      for (size_t i = 0; i < values.size(); ++i) {
+        const uint16_t half = FloatToHalf(values[i]);
+        std::memcpy(&bytes[i * sizeof(half)], &half, sizeof(half));
+      }
+    }
+    const size_t size = static_cast<size_t>(BytesOf(type == DType::kF16 ? type : stored.dtype, 1));
     std::vector<uint8_t> turned(bytes.size());
     for (int64_t h = 0; h < source.heads; ++h) {
       const size_t head = static_cast<size_t>(h * rows * cols) * size;
@@ -160,7 +174,8 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
     }
     bytes.swap(turned);
   }
-  if (type == stored.dtype && !NeedsFloats(source.transform)) {
+  if (bytes.size() == static_cast<size_t>(BytesOf(type, num_elems)) && type != DType::kF32 &&
+      !NeedsFloats(source.transform)) {
     std::memcpy(destination, bytes.data(), bytes.size());
     return absl::OkStatus();
   }

@@ -100,6 +100,16 @@ absl::Status Converter::PlanExperts(const ExpertMatrix& matrix) {
   absl::StatusOr<ExpertSlice> first =
       Resolve(checkpoint_, matrix, 0, static_cast<int>(num_experts_));
   if (!first.ok()) return first.status();
+  // What is wrong with any of them should show before hours of writing.
+  for (int e = 1; e < num_experts_; ++e) {
+    const absl::StatusOr<ExpertSlice> slice =
+        Resolve(checkpoint_, matrix, e, static_cast<int>(num_experts_));
+    if (!slice.ok()) return slice.status();
+    if (slice->dtype == first->dtype || (!IsQuantized(slice->dtype) && !IsQuantized(first->dtype)))
+      continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", slice->tensor->name, "\" has another type than expert 0's"));
+  }
   Output output;
   output.name = matrix.gguf.name;
   output.shape = {num_experts_, matrix.rows, matrix.cols};
@@ -177,9 +187,9 @@ absl::Status Converter::WriteDense(const Output& output, GgufWriter* writer) {
       kept = std::move(bytes);
       continue;
     }
-    const std::vector<float> part = ToFloats(type, bytes.data(), elems);
+    std::vector<float> part = ToFloats(type, bytes.data(), elems);
     if (declared->name.gguf.rows.empty()) {
-      values = part;
+      values = std::move(part);
     } else {
       // This part's rows go where GGUF keeps them.
       const int64_t row = declared->shape.size() == 1 ? 1 : declared->shape.back();
@@ -205,10 +215,6 @@ absl::Status Converter::WriteExperts(const Output& output, GgufWriter* writer) {
     std::vector<uint8_t> bytes(static_cast<size_t>(slice->bytes()));
     if (absl::Status s = Read(checkpoint_, *slice, bytes.data()); !s.ok()) return s;
     if (slice->dtype != output.dtype) {
-      if (IsQuantized(slice->dtype)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("tensor \"", slice->tensor->name, "\" has another type than expert 0's"));
-      }
       bytes =
           FromFloats(output.dtype, ToFloats(slice->dtype, bytes.data(), slice->rows * slice->cols));
     }

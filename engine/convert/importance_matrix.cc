@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -113,8 +114,10 @@ absl::StatusOr<ImportanceMatrix> ReadBinary(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ImportanceMatrix> ImportanceMatrix::Read(const std::string& path) {
-  absl::StatusOr<ImportanceMatrix> matrix =
-      absl::EndsWith(path, ".gguf") ? ReadGguf(path) : ReadBinary(path);
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, sizeof(magic));
+  const bool gguf = absl::string_view(magic, sizeof(magic)) == "GGUF";
+  absl::StatusOr<ImportanceMatrix> matrix = gguf ? ReadGguf(path) : ReadBinary(path);
   if (!matrix.ok()) return matrix.status();
   if (absl::Status s = Check(path, *matrix); !s.ok()) return s;
   return matrix;

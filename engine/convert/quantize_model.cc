@@ -96,6 +96,11 @@ absl::StatusOr<DType> Quantization::Choose(const TensorInfo& tensor,
     if (!patterns[i].Matches(tensor.name)) continue;
     rule_matched_[i] = true;
     const DType type = options_.rules[i].second;
+    if (GetFormat(tensor.dtype).decode == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "rule \"", options_.rules[i].first, "\": tensor \"", tensor.name, "\" has type ",
+          GetFormat(tensor.dtype).name, ", which is no weight format"));
+    }
     if (cols % GetFormat(type).block_elems != 0) {
       return absl::InvalidArgumentError(absl::StrCat(
           "rule \"", options_.rules[i].first, "\": rows of ", cols, " weights of tensor \"",
@@ -105,7 +110,7 @@ absl::StatusOr<DType> Quantization::Choose(const TensorInfo& tensor,
   }
   TensorRole role = {tensor.name, tensor.shape, LayerOf(tensor.name), num_layers,
                      checkpoint_.Find("output.weight") == nullptr};
-  if (IsKept(role)) return tensor.dtype;
+  if (IsKept(role) || GetFormat(tensor.dtype).decode == nullptr) return tensor.dtype;
   if (cols % GetFormat(options_.type).block_elems != 0) ++num_unfit_;
   return TypeFor(options_.type, options_.pure, role);
 }

@@ -42,6 +42,7 @@ struct TensorInfo {
   int scales_file_idx = 0;
   int64_t scales_offset = 0;
   int64_t scale_block_rows = 0, scale_block_cols = 0;  // kFp8Blocks: weights that share a scale
+  DType scales_dtype = DType::kF32;                    // kFp8Blocks
 
   int64_t num_elems() const;
 };

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/float_bits.h"
+#include "kernels/quant/registry.h"
 
 namespace thermocline {
 namespace {
@@ -67,7 +68,9 @@ absl::Status ReadFp8Blocks(const Checkpoint& checkpoint, const TensorInfo& tenso
   const int64_t cols = tensor.shape[1], block_cols = tensor.scale_block_cols;
   const int64_t blocks_per_row = (cols + block_cols - 1) / block_cols;
   const int64_t end = (offset + bytes) / 2;
-  std::vector<uint8_t> codes;
+  const WeightFormat& scale_format = GetFormat(tensor.scales_dtype);
+  const int64_t scale_row_bytes = BytesOf(tensor.scales_dtype, blocks_per_row);
+  std::vector<uint8_t> codes, stored_scales(static_cast<size_t>(scale_row_bytes));
   std::vector<float> scales(static_cast<size_t>(blocks_per_row));
   int64_t scale_row = -1;
   for (int64_t first = offset / 2; first < end; first += kChunkElems) {
@@ -76,18 +79,22 @@ absl::Status ReadFp8Blocks(const Checkpoint& checkpoint, const TensorInfo& tenso
     absl::Status read =
         checkpoint.ReadFile(tensor.file_idx, tensor.offset + first, count, codes.data());
     if (!read.ok()) return read;
-    for (int64_t i = 0; i < count; ++i) {
+    // Runs of weights in one block and row.
+    for (int64_t i = 0; i < count;) {
       const int64_t row = (first + i) / cols, col = (first + i) % cols;
       if (row / tensor.scale_block_rows != scale_row) {
         scale_row = row / tensor.scale_block_rows;
-        const int64_t row_bytes = blocks_per_row * static_cast<int64_t>(sizeof(float));
         read = checkpoint.ReadFile(tensor.scales_file_idx,
-                                   tensor.scales_offset + scale_row * row_bytes, row_bytes,
-                                   scales.data());
+                                   tensor.scales_offset + scale_row * scale_row_bytes,
+                                   scale_row_bytes, stored_scales.data());
         if (!read.ok()) return read;
+        scale_format.decode(stored_scales.data(), blocks_per_row, scales.data());
       }
-      *destination++ = FloatToBfloat16(values[codes[static_cast<size_t>(i)]] *
-                                       scales[static_cast<size_t>(col / block_cols)]);
+      const int64_t block = col / block_cols;
+      const int64_t run = std::min((block + 1) * block_cols, cols) - col;
+      const float scale = scales[static_cast<size_t>(block)];
+      for (const int64_t stop = std::min(i + run, count); i < stop; ++i)
+        *destination++ = FloatToBfloat16(values[codes[static_cast<size_t>(i)]] * scale);
     }
   }
   return absl::OkStatus();

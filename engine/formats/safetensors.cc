@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/formats/json.h"
+#include "kernels/quant/registry.h"
 
 namespace thermocline {
 namespace {
@@ -173,7 +174,7 @@ absl::Status AddMxfp4Pair(const std::string& name, const Parts& parts, Checkpoin
   return checkpoint->AddTensor(std::move(tensor), 0);
 }
 
-// "x" [rows, cols] of F8_E4M3 and "x_scale_inv" with an F32 for each block of
+// "x" [rows, cols] of F8_E4M3 and "x_scale_inv" with a number for each block of
 // quantization_config.weight_block_size become the BF16 tensor "x".
 absl::Status AddFp8(const std::string& name, const Parts& parts, Checkpoint* checkpoint) {
   const Parts::Part& codes = parts.bytes.at(name);
@@ -192,10 +193,12 @@ absl::Status AddFp8(const std::string& name, const Parts& parts, Checkpoint* che
   const std::vector<int64_t>& shape = codes.entry.shape;
   const auto blocks = [&](size_t i) { return (shape[i] + block[i] - 1) / block[i]; };
   if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || scales == nullptr ||
-      scales->dtype != DType::kF32 || scales->shape != std::vector<int64_t>{blocks(0), blocks(1)}) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor \"", name, "\" of F8_E4M3 needs \"", name,
-        "_scale_inv\" of F32 with an entry for each block of ", block[0], " x ", block[1]));
+      GetFormat(scales->dtype).block_elems != 1 || GetFormat(scales->dtype).decode == nullptr ||
+      scales->shape != std::vector<int64_t>{blocks(0), blocks(1)}) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", name, "\" of F8_E4M3 needs \"", name,
+                     "_scale_inv\" of F32, BF16 or F16 with an entry for each block of ", block[0],
+                     " x ", block[1]));
   }
   TensorInfo tensor;
   tensor.name = name;
@@ -206,6 +209,7 @@ absl::Status AddFp8(const std::string& name, const Parts& parts, Checkpoint* che
   tensor.offset = codes.offset;
   tensor.scales_file_idx = scales->file_idx;
   tensor.scales_offset = scales->offset;
+  tensor.scales_dtype = scales->dtype;
   tensor.scale_block_rows = block[0];
   tensor.scale_block_cols = block[1];
   return checkpoint->AddTensor(std::move(tensor), 0);

@@ -24,13 +24,17 @@ void GatedDeltaNet::DeclareTensors(const LayerPrefix& prefix, TensorTable* table
   };
   const char* in_proj = "linear_attn.in_proj_qkvz.weight";
   const int64_t z_first = 2 * dk + ratio * dv;
-  table->Matrix(
-      {grouped(in_proj, key_heads * qkvz, qkvz, {{0, dk}, {dk, dk}, {2 * dk, ratio * dv}}),
-       prefix.gguf + "attn_qkv.weight"},
-      2 * keys() + values(), hidden, &qkv_proj_);
-  table->Matrix({grouped(in_proj, key_heads * qkvz, qkvz, {{z_first, ratio * dv}}),
-                 prefix.gguf + "attn_gate.weight"},
-                values(), hidden, &z_proj_);
+  const auto qkvz_rows = [&](const char* gguf, const std::vector<RowRange>& parts) {
+    TensorName name = {grouped(in_proj, key_heads * qkvz, qkvz, parts), prefix.gguf + gguf};
+    if (config_.gguf_ssm_in) {
+      name.gguf = name.hf;
+      name.gguf.name = prefix.gguf + "ssm_in.weight";
+    }
+    return name;
+  };
+  table->Matrix(qkvz_rows("attn_qkv.weight", {{0, dk}, {dk, dk}, {2 * dk, ratio * dv}}),
+                2 * keys() + values(), hidden, &qkv_proj_);
+  table->Matrix(qkvz_rows("attn_gate.weight", {{z_first, ratio * dv}}), values(), hidden, &z_proj_);
   const auto beta_or_a = [&](int64_t first, TensorView* target) {
     const int64_t rows = 2 * config_.num_value_heads;
     TensorName name = {grouped("linear_attn.in_proj_ba.weight", rows, 2 * ratio, {{first, ratio}}),

@@ -14,6 +14,7 @@ struct GatedDeltaNetConfig {
   int64_t value_dim = 0;        // of a head
   int64_t kernel_size = 0;      // of the convolutions before
   double norm_eps = 1e-6;
+  bool gguf_ssm_in = false;  // a GGUF file of 2025 that holds in_proj_qkvz as it was
 };
 
 //   q, k, v = silu(conv(W x));  o = delta rule (Backend::GatedDeltaRule);

@@ -32,7 +32,8 @@ MlaConfig ReadMla(ConfigReader* reader, const ModelDims& dims, const ModelOption
   config.q_lora_rank = reader->IntOr({"q_lora_rank", "attention.q_lora_rank"}, 0, kMaxRank, 0);
   config.kv_lora_rank = reader->Int({"kv_lora_rank", "attention.kv_lora_rank"}, 1, kMaxRank);
   config.rope_dim = reader->Int({"qk_rope_head_dim", "rope.dimension_count"}, 2, kMaxHeadDim);
-  config.legacy_kv_b = reader->checkpoint().Find("blk.0.attn_kv_b.weight") != nullptr;
+  config.legacy_kv_b = reader->checkpoint().Find("blk.0.attn_kv_b.weight") != nullptr &&
+                       reader->checkpoint().Find("blk.0.attn_k_b.weight") == nullptr;
   if (reader->is_gguf()) {
     const char *keys = config.legacy_kv_b ? "attention.key_length" : "attention.key_length_mla",
                *values =

@@ -22,7 +22,7 @@ struct MlaConfig {
   double norm_eps = 1e-6;
   double q_scale = 1.0, kv_scale = 1.0;  // multiply queries and latent rows (LongCat-Flash)
   RopeConfig rope;
-  bool legacy_kv_b = false;  // a GGUF file of before 2025 that holds kv_b in one matrix
+  bool legacy_kv_b = false;  // a GGUF file of before April 2025 that holds kv_b in one matrix
   std::string hf_name = "self_attn.";
 };
 

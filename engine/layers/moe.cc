@@ -1,5 +1,7 @@
 #include "engine/layers/moe.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace thermocline {
 
 void Moe::DeclareTensors(const MoeConfig& config, int layer, const LayerPrefix& prefix,
@@ -18,17 +20,29 @@ void Moe::DeclareTensors(const MoeConfig& config, int layer, const LayerPrefix& 
   }
   const auto matrix = [&](const ExpertPlace& hf, const char* gguf, int64_t rows, int64_t cols) {
     if (hf.name.empty()) return ExpertMatrix();
-    ExpertMatrix m = {hf, {prefix.gguf + gguf, rows}, rows, cols};
+    ExpertMatrix m = {hf, {absl::StrCat(prefix.gguf, gguf, "_exps.weight"), rows}, rows, cols};
+    m.hf.name = prefix.hf + hf.name;
+    const absl::string_view name = gguf;
+    if (config.gguf_layout == MoeConfig::GgufLayout::kApart) {
+      m.gguf.name = absl::StrCat(prefix.gguf, gguf, ".{e}.weight");
+    } else if (config.gguf_layout == MoeConfig::GgufLayout::kGateUpFused && name != "ffn_down") {
+      m.gguf = {prefix.gguf + "ffn_gate_up_exps.weight", 2 * width, name == "ffn_up" ? width : 0};
+    }
+    return m;
+  };
+  const auto bias = [&](const ExpertPlace& hf, const char* gguf, int64_t rows) {
+    if (hf.name.empty()) return ExpertMatrix();
+    ExpertMatrix m = {hf, {absl::StrCat(prefix.gguf, gguf, "_exps.bias"), rows}, rows, 1};
     m.hf.name = prefix.hf + hf.name;
     return m;
   };
   table->experts.push_back({.layer = layer,
-                            .gate = matrix(names.gate, "ffn_gate_exps.weight", width, hidden),
-                            .up = matrix(names.up, "ffn_up_exps.weight", width, hidden),
-                            .down = matrix(names.down, "ffn_down_exps.weight", hidden, width),
-                            .gate_bias = matrix(names.gate_bias, "ffn_gate_exps.bias", width, 1),
-                            .up_bias = matrix(names.up_bias, "ffn_up_exps.bias", width, 1),
-                            .down_bias = matrix(names.down_bias, "ffn_down_exps.bias", hidden, 1)});
+                            .gate = matrix(names.gate, "ffn_gate", width, hidden),
+                            .up = matrix(names.up, "ffn_up", width, hidden),
+                            .down = matrix(names.down, "ffn_down", hidden, width),
+                            .gate_bias = bias(names.gate_bias, "ffn_gate", width),
+                            .up_bias = bias(names.up_bias, "ffn_up", width),
+                            .down_bias = bias(names.down_bias, "ffn_down", hidden)});
   if (config.shared_intermediate_size == 0) return;
   shared_.DeclareTensors(prefix, names.shared, hidden, config.shared_intermediate_size, table);
   if (!names.shared_gate.empty()) {

@@ -44,6 +44,10 @@ struct MoeConfig {
   int64_t shared_intermediate_size = 0;  // 0: no shared expert
   RouteArgs route;                       // without the bias, which is a tensor
   Activation activation = Activation::kSilu;
+  // How a GGUF file holds the matrices: all experts' together, as now; gate and up in one; or, in
+  // the first Mixtral files, every expert's apart.
+  enum class GgufLayout : uint8_t { kTogether, kGateUpFused, kApart };
+  GgufLayout gguf_layout = GgufLayout::kTogether;
   MoeNames names;
 };
 

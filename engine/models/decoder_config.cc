@@ -71,7 +71,7 @@ DecoderConfig ReadDecoderSizes(absl::string_view architecture, ConfigReader* rea
   DecoderConfig config;
   ModelDims& dims = config.dims;
   dims.architecture = std::string(architecture);
-  dims.hidden_size = reader->Int({"hidden_size", "embedding_length"}, 1, kMaxWidth);
+  dims.hidden_size = reader->Int({"hidden_size", "embedding_length"}, 2, kMaxWidth);
   const int64_t num_blocks =
       reader->Int({"num_hidden_layers|num_layers", "block_count"}, 1, kMaxLayers);
   // Layers behind the last that predict further tokens are not used.
@@ -108,9 +108,20 @@ void ReadExperts(ConfigReader* reader, DecoderConfig* config,
   }
   config->moe.num_experts = dims.num_experts;
   config->moe.route.top_k = static_cast<int>(dims.num_experts_per_tok);
+  int64_t width = config->intermediate_size;
+  const Checkpoint& checkpoint = reader->checkpoint();
+  for (int64_t l = 0; l < dims.num_hidden_layers; ++l) {
+    // Some files do not say it.
+    const TensorInfo* up = checkpoint.Find(absl::StrCat("blk.", l, ".ffn_up_exps.weight"));
+    if (up != nullptr && up->shape.size() == 3) width = up->shape[1];
+    if (checkpoint.Find(absl::StrCat("blk.", l, ".ffn_gate_up_exps.weight")) != nullptr)
+      config->moe.gguf_layout = MoeConfig::GgufLayout::kGateUpFused;
+    if (checkpoint.Find(absl::StrCat("blk.", l, ".ffn_gate.0.weight")) != nullptr)
+      config->moe.gguf_layout = MoeConfig::GgufLayout::kApart;
+  }
   config->moe.intermediate_size =
       reader->IntOr({"moe_intermediate_size|expert_ffn_hidden_size", "expert_feed_forward_length"},
-                    1, kMaxWidth, config->intermediate_size);
+                    2, kMaxWidth, width);  // a matrix of one column is a bias
   reader->Record("expert_feed_forward_length", config->moe.intermediate_size);
   for (int64_t l = 0; l < dims.num_hidden_layers; ++l) {
     const std::string router = absl::StrCat("blk.", l, ".ffn_gate_inp.weight");
@@ -203,13 +214,16 @@ std::vector<int64_t> ReadWindows(ConfigReader* reader, int64_t num_layers,
   const int64_t window =
       reader->IntOr({"sliding_window", "attention.sliding_window"}, 0, INT32_MAX, 0);
   const std::vector<std::string> types = reader->StringsOr({"layer_types", ""}, {});
+  const std::vector<int64_t> usual = sliding;
   sliding = reader->IntsOr({"", "attention.sliding_window_pattern"}, std::move(sliding));
-  std::vector<int64_t> windows;
+  std::vector<int64_t> windows, pattern;
   for (size_t l = 0; l < static_cast<size_t>(num_layers); ++l) {
     const bool slides =
         l < types.size() ? types[l] == "sliding_attention" : l < sliding.size() && sliding[l] != 0;
     windows.push_back(slides ? window : 0);
+    pattern.push_back(slides);
   }
+  if (pattern != usual) reader->Record("attention.sliding_window_pattern", pattern);
   return windows;
 }
 

@@ -23,6 +23,7 @@ GatedDeltaNetConfig ReadDeltaNet(ConfigReader* reader, const DecoderConfig& conf
   delta.value_dim = inner / delta.num_value_heads;
   delta.kernel_size = reader->Int({"linear_conv_kernel_dim", "ssm.conv_kernel"}, 2, kMaxKernel);
   delta.norm_eps = config.norm_eps;
+  delta.gguf_ssm_in = reader->checkpoint().Find("blk.0.ssm_in.weight") != nullptr;
   reader->Record("ssm.inner_size", inner);
   if (delta.num_value_heads % delta.num_key_heads != 0 || delta.value_dim < 1) {
     reader->Fail(
@@ -42,6 +43,8 @@ std::unique_ptr<Model> MakeQwen3Next(ConfigReader* reader, const ModelOptions& o
   config.attention.qk_norm = QkNorm::kPerHead;
   config.attention.zero_centered_norm = true;
   config.attention.gated = true;
+  if (reader->BoolOr({"attention_bias", ""}, false))
+    reader->Fail("attention_bias = true is not supported; no published model has it");
   ReadExperts(reader, &config, SparseSteps(reader));
   config.moe.route.normalize = reader->BoolOr({"norm_topk_prob", "expert_weights_norm"}, true);
   SetGatedSharedExpert(reader, &config);

@@ -42,12 +42,22 @@ constexpr ModelEntry kModels[] = {
     {"qwen3_next", "qwen3next", &MakeQwen3Next},
 };
 
+// The name under which the list knows the checkpoint's architecture.
+std::string EntryName(const ConfigReader& reader) {
+  const std::string& name = reader.architecture();
+  if (reader.is_gguf()) return name;
+  // Ling 2.0 names itself like the first generation, which has no norms of queries.
+  const bool second =
+      reader.checkpoint().Find("model.layers.0.attention.query_layernorm.weight") != nullptr;
+  return name == "bailing_moe" && second ? "bailing_moe_v2" : name;
+}
+
 }  // namespace
 
 std::string GgufArchitecture(const ConfigReader& reader) {
   if (reader.is_gguf()) return reader.architecture();
   for (const ModelEntry& entry : kModels) {
-    if (entry.hf == reader.architecture())
+    if (entry.hf == EntryName(reader))
       return std::string(absl::StripSuffix(entry.gguf, kExpertsSuffix));
   }
   return "";
@@ -68,7 +78,7 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint,
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(ConfigReader* reader,
                                                  const ModelOptions& options) {
-  std::string name = reader->architecture();
+  std::string name = EntryName(*reader);
   if (reader->is_gguf() && name == "llama" &&
       reader->IntOr({"", "expert_count"}, 0, 1 << 20, 0) > 0) {
     absl::StrAppend(&name, kExpertsSuffix);

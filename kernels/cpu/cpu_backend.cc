@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 32;       // output rows of a matrix a task computes
 constexpr int64_t kInlineElems = 1 << 14;  // elementwise work below this stays on the caller
+constexpr int64_t kMaxHeadsPerTask = 16;   // of attention over one token
 constexpr int kMaxThreads = 1024;
 
 int NumUsableCores() {
@@ -139,17 +140,25 @@ void CpuBackend::Attention(const AttentionArgs& args) {
   const int64_t num_kv_heads = args.k_cache.shape[2], group = num_heads / num_kv_heads;
   TC_CHECK(num_heads % num_kv_heads == 0 && args.k_cache.cols() == args.q.cols() &&
            args.v_cache.cols() == args.out.cols());
-  pool_.Run(args.q.shape[0] * num_kv_heads, [&](int64_t task, int worker) {
+  // Heads that share keys go together; a large group (latent attention has one) is cut, so that all
+  // threads have work even for one token.
+  const int64_t chunk = std::min(group, kMaxHeadsPerTask);
+  const int64_t chunks = (group + chunk - 1) / chunk, tasks_per_token = num_kv_heads * chunks;
+  pool_.Run(args.q.shape[0] * tasks_per_token, [&](int64_t task, int worker) {
     // Last tokens first: they attend most, and the tail of a region should be short.
-    const int64_t n = args.q.shape[0] - 1 - task / num_kv_heads, kv_head = task % num_kv_heads;
+    const int64_t n = args.q.shape[0] - 1 - task / tasks_per_token;
+    const int64_t kv_head = task % tasks_per_token / chunks;
+    const int64_t first_head = kv_head * group + task % chunks * chunk;
+    const int64_t num_queries = std::min(chunk, (kv_head + 1) * group - first_head);
     const int64_t last = args.positions.Row<int32_t>(0)[n];
     const int64_t first = args.window > 0 ? std::max<int64_t>(0, last - args.window + 1) : 0;
     const int64_t stride = (last - first + 1 + 15) / 16 * 16;
     std::vector<float>& scores = workers_[static_cast<size_t>(worker)].scores;
-    if (static_cast<int64_t>(scores.size()) < group * stride) scores.resize(group * stride);
+    if (static_cast<int64_t>(scores.size()) < num_queries * stride)
+      scores.resize(num_queries * stride);
     AttendArgs a = {};
-    a.q = args.q.Row<float>(n * num_heads + kv_head * group);
-    a.num_queries = static_cast<int>(group);
+    a.q = args.q.Row<float>(n * num_heads + first_head);
+    a.num_queries = static_cast<int>(num_queries);
     a.key_dim = args.q.cols();
     a.value_dim = args.out.cols();
     a.k_cache = static_cast<const uint8_t*>(args.k_cache.data);
@@ -163,10 +172,10 @@ void CpuBackend::Attention(const AttentionArgs& args) {
     a.block_table = args.block_tables.Row<int32_t>(args.seq_idx.Row<int32_t>(0)[n]);
     a.first = first;
     a.last = last;
-    a.sinks = args.sinks.empty() ? nullptr : args.sinks.Row<float>(0) + kv_head * group;
+    a.sinks = args.sinks.empty() ? nullptr : args.sinks.Row<float>(0) + first_head;
     a.scale = args.scale;
     a.scores = scores.data();
-    a.out = args.out.Row<float>(n * num_heads + kv_head * group);
+    a.out = args.out.Row<float>(n * num_heads + first_head);
     kernels_.attend(&a);
   });
 }

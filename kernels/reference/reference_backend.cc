@@ -352,6 +352,7 @@ void ReferenceBackend::ConvChannels(const TensorView& x, const TensorView& weigh
                                     int64_t last) {
   const int64_t channels = x.cols(), kernel = weight.cols();
   const int32_t* cu = args.cu_seqlens.Row<int32_t>(0);
+  if (cu[seq] == cu[seq + 1]) return;  // nothing new: the state stays
   const bool fresh = args.positions.Row<int32_t>(0)[cu[seq]] == 0;
   float* state = args.state.Row<float>(args.slots.Row<int32_t>(0)[seq]);  // [kernel - 1, channels]
   std::vector<float> window(static_cast<size_t>(kernel));                 // inputs, oldest first
@@ -384,6 +385,7 @@ void ReferenceBackend::DeltaRuleHead(const DeltaRuleArgs& args, int64_t seq, int
   TC_CHECK(num_heads % num_key_heads == 0 &&
            args.state.state.cols() == num_heads * key_dim * value_dim);
   const int32_t* cu = args.state.cu_seqlens.Row<int32_t>(0);
+  if (cu[seq] == cu[seq + 1]) return;
   float* memory = args.state.state.Row<float>(args.state.slots.Row<int32_t>(0)[seq]) +
                   head * key_dim * value_dim;  // [key_dim, value_dim]
   if (args.state.positions.Row<int32_t>(0)[cu[seq]] == 0) {

@@ -51,11 +51,17 @@ void KeepBestGroups(const RouteArgs& args, std::vector<float>* choice) {
   const size_t size = choice->size() / static_cast<size_t>(args.num_groups);
   std::vector<float> group_scores;
   for (int g = 0; g < args.num_groups; ++g) {
-    const auto begin = choice->begin() + static_cast<int64_t>(static_cast<size_t>(g) * size);
-    std::vector<float> members(begin, begin + static_cast<int64_t>(size));
-    std::sort(members.begin(), members.end(), std::greater<float>());
-    group_scores.push_back(args.group_by_best_two && size > 1 ? members[0] + members[1]
-                                                              : members[0]);
+    float best = kExcluded, second = kExcluded;  // NaN is never among them
+    for (size_t e = static_cast<size_t>(g) * size; e < static_cast<size_t>(g + 1) * size; ++e) {
+      const float value = (*choice)[e];
+      if (value > best) {
+        second = best;
+        best = value;
+      } else if (value > second) {
+        second = value;
+      }
+    }
+    group_scores.push_back(args.group_by_best_two && size > 1 ? best + second : best);
   }
   std::vector<bool> kept(group_scores.size(), false);
   for (int32_t g : LargestOf(group_scores, args.top_k_groups)) kept[static_cast<size_t>(g)] = true;

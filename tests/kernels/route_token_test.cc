@@ -92,6 +92,14 @@ TEST(RouteToken, NanStillGivesExpertsThatExist) {
       EXPECT_LT(id, 4);
     }
   }
+  RouteArgs grouped = Args(2, Score::kSigmoid);
+  grouped.num_groups = 2;
+  grouped.top_k_groups = 1;
+  grouped.group_by_best_two = true;
+  for (int32_t id : Route({nan, 1.0f, nan, 2.0f}, grouped).ids) {
+    EXPECT_GE(id, 0);
+    EXPECT_LT(id, 4);
+  }
 }
 
 }  // namespace

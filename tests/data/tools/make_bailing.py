@@ -56,7 +56,7 @@ def config(v2):
              max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=10000.0, rope_scaling=None, tie_word_embeddings=False,
              use_qkv_bias=False, use_bias=False, torch_dtype="float32")
     if v2:
-        c.update(model_type="bailing_moe_v2", architectures=["BailingMoeV2ForCausalLM"], num_shared_experts=1, first_k_dense_replace=1, n_group=4,
+        c.update(model_type="bailing_moe", architectures=["BailingMoeV2ForCausalLM"], num_shared_experts=1, first_k_dense_replace=1, n_group=4,
                  topk_group=2, routed_scaling_factor=2.5, partial_rotary_factor=0.5, use_qk_norm=True, score_function="sigmoid",
                  moe_router_enable_expert_bias=True)
     else:

@@ -28,18 +28,21 @@ INPUTS = [
     {"messages": "text", "tools": "more"},
     {"messages": [], "add_generation_prompt": "x"},
 ]
-OUTPUTS = [
-    "<think>\nhm\n</think>\n\nyes\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": \"y\"}}\n</tool_call>",
-    "<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>y</arg_value>\n</tool_call>",
-    "<tool_call>\n<function=f>\n<parameter=n>\n1\n</parameter>\n</function>\n</tool_call>",
-    "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"x\": 1}<|call|>",
-    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-    "<｜DSML｜function_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"x\" string=\"true\">y</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜function_calls>",
-    "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
-    "[TOOL_CALLS]f[CALL_ID]1[ARGS]{\"x\": \"y\"}",
-    "<minimax:tool_call><invoke name=\"f\"><parameter name=\"x\">y</parameter></invoke></minimax:tool_call>",
-    "plain text with < and [ and { in it",
-]
+# As FuzzOutputParser numbers them: plain, harmony, then the order of tool_formats.cc.
+OUTPUT_FORMATS = ("plain", "harmony", "deepseek-v4", "deepseek-dsml", "deepseek", "kimi", "minimax", "glm", "qwen-xml", "mistral", "hermes")
+OUTPUTS = {
+    "hermes": "<think>\nhm\n</think>\n\nyes\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": \"y\"}}\n</tool_call>",
+    "glm": "<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>y</arg_value>\n</tool_call>",
+    "qwen-xml": "<tool_call>\n<function=f>\n<parameter=n>\n1\n</parameter>\n</function>\n</tool_call>",
+    "harmony": "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"x\": 1}<|call|>",
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "deepseek-dsml": "<｜DSML｜function_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"x\" string=\"true\">y</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜function_calls>",
+    "deepseek-v4": "<｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"x\" string=\"true\">y</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>",
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+    "mistral": "[TOOL_CALLS]f[CALL_ID]1[ARGS]{\"x\": \"y\"}",
+    "minimax": "<minimax:tool_call><invoke name=\"f\"><parameter name=\"x\">y</parameter></invoke></minimax:tool_call>",
+    "plain": "plain text with < and [ and { in it",
+}
 
 
 def tiny(config):
@@ -119,10 +122,8 @@ def main(golden, tokenizers, thermocline, out):
         (out / "template_source" / name).write_text(text)
     for i, value in enumerate(INPUTS):
         (out / "template_input" / f"input{i}").write_text(json.dumps(value))
-    for i, text in enumerate(OUTPUTS):
-        for format_index in range(10):
-            if format_index == 0 or i % 10 == format_index:
-                (out / "output_parser" / f"output{i}-{format_index}").write_bytes(bytes([format_index]) + text.encode())
+    for name, text in OUTPUTS.items():
+        (out / "output_parser" / name).write_bytes(bytes([OUTPUT_FORMATS.index(name)]) + text.encode())
 
 
 main(*sys.argv[1:])

@@ -199,7 +199,7 @@ class Backend {
   // acc[n] += scale * sum over j of weights[n, j] * expert_out[n * top_k + j], j ascending.
   virtual void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
                               const TensorView& acc) = 0;
-  // out = silu(gate) * up, elementwise, [N, F] f32; out may be gate.
+  // out = silu(gate) * up, elementwise, [N, F] f32; out may be either.
   virtual void SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) = 0;
   // out = a * b, elementwise, [N, F] f32; may be strided; out may be a or b.
   virtual void Multiply(const TensorView& a, const TensorView& b, const TensorView& out) = 0;

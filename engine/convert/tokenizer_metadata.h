@@ -12,9 +12,9 @@
 namespace thermocline {
 
 // Reads tokenizer.json and its companions in `folder`. A folder without one gives a model that
-// takes token ids only, and a warning. `config` is config.json, for vocab_size and ids that nothing
-// else names. Source of the keys and token types: gguf_writer.py and conversion/base.py of
-// llama.cpp.
+// takes token ids only, and a warning. `config` is config.json, for vocab_size and the kind
+// of model. What GGUF cannot hold is lost with a warning. Source of the keys and token types:
+// gguf_writer.py and conversion/base.py of llama.cpp.
 absl::Status AddTokenizerMetadata(const std::string& folder, const nlohmann::json& config,
                                   const std::function<void(const std::string&)>& warn,
                                   GgufWriter* writer);

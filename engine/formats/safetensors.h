@@ -12,7 +12,8 @@
 
 namespace thermocline {
 
-// F32, F16 and BF16 tensors; others are refused.
+// F32, F16 and BF16 tensors, MXFP4 in pairs of tensors and F8_E4M3 with scales
+// (engine/formats/packed_storage.h); others are refused.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensorsFolder(const std::string& folder);
 
 // One tensor of a safetensors file read as numbers, for reference data in tests and tools. I64, F32

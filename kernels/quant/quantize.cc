@@ -349,7 +349,7 @@ struct Line {
   float b = 0.0f;  // >= 0
 };
 
-// The line of least error through a group. `first` is tried too.
+// The line of least error through a group.
 Line FitLine(const float* x, const float* w, float high) {
   float low = x[0], top = x[0], sum_w = 0.0f, sum_x = 0.0f;
   for (int i = 0; i < kGroupK; ++i) {

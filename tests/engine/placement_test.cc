@@ -188,8 +188,8 @@ std::map<int64_t, uint64_t> HashesOfFirst(EngineOptions options,
 class NumericContractTest : public testing::TestWithParam<std::tuple<const char*, const char*>> {};
 
 TEST_P(NumericContractTest, LogitsAreTheSameAloneAmongOthersWithAnyThreadsAndChunks) {
-  const auto [model, isa] = GetParam();
-  const std::string path = std::string(model) == "demo" ? DemoPath() : GoldenPath(model);
+  const std::string model = std::get<0>(GetParam()), isa = std::get<1>(GetParam());
+  const std::string path = model == "demo" ? DemoPath() : GoldenPath(model);
   if (path.empty()) GTEST_SKIP() << "data absent";
   const auto options = [&](int threads, int chunk) {
     EngineOptions o;

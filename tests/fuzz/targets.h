@@ -21,8 +21,7 @@ absl::Span<const FuzzTarget> FuzzTargets();
 void FuzzGguf(absl::string_view input);
 // model.safetensors beside the configuration of a small Mixtral.
 void FuzzSafetensors(absl::string_view input);
-// config.json of a folder whose tensors are those of the golden checkpoint that the model_type
-// names, as far as they are there.
+// config.json of a folder that holds one small tensor: everything up to the tensors it lacks.
 void FuzzConfig(absl::string_view input);
 // tokenizer.json, then a text through the tokenizer and back.
 void FuzzTokenizerJson(absl::string_view input);

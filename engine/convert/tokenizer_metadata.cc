@@ -1,5 +1,6 @@
 #include "engine/convert/tokenizer_metadata.h"
 
+#include <algorithm>
 #include <iterator>
 #include <set>
 
@@ -24,14 +25,13 @@ bool LooksSpecial(absl::string_view text) {
          absl::StartsWith(text, "<unused");
 }
 
-void WarnOfLost(const std::function<void(const std::string&)>& warn, absl::string_view what) {
-  warn(absl::StrCat("GGUF has no place for ", what, " of the folder's tokenizer"));
-}
+using Warn = std::function<void(const std::string&)>;
 
 class MetadataWriter {
  public:
-  MetadataWriter(const TokenizerOptions& options, const nlohmann::json& config, GgufWriter* writer)
-      : options_(options), writer_(writer) {
+  MetadataWriter(const TokenizerOptions& options, const nlohmann::json& config, Warn warn,
+                 GgufWriter* writer)
+      : options_(options), warn_(std::move(warn)), writer_(writer) {
     texts_ = options.tokens;
     const auto type = config.find("model_type");
     is_phi3_ = type != config.end() && (*type == "phi3" || *type == "phimoe");
@@ -56,7 +56,7 @@ class MetadataWriter {
     }
   }
 
-  void WriteBpe(const BpeOptions& options, const std::function<void(const std::string&)>& warn) {
+  void WriteBpe(const BpeOptions& options) {
     writer_->Add("tokenizer.ggml.model", std::string("gpt2"));
     bool nfc = false;
     for (const NormalizerStep& step : options.normalizer)
@@ -64,27 +64,21 @@ class MetadataWriter {
     std::string pre = NameOfSplitRules(options.split_rules, options.ignore_merges, nfc);
     if (pre.empty()) {
       pre = "default";
-      warn(
+      warn_(
           "llama.cpp has no name for this tokenizer's split rules; \"default\" is written, and "
           "texts will be cut differently there and in this file");
     } else if (const auto named = PreTokenizerByName(pre); named.ok()) {
       if (named->nfc != nfc) {
-        warn(absl::StrCat("the folder's tokenizer ", nfc ? "normalises" : "does not normalise",
-                          " texts to NFC, the GGUF file's (", pre, ") ",
-                          nfc ? "does not" : "does"));
+        warn_(absl::StrCat("the folder's tokenizer ", nfc ? "normalises" : "does not normalise",
+                           " texts to NFC, the GGUF file's (", pre, ") ",
+                           nfc ? "does not" : "does"));
       }
       if (named->ignore_merges != options.ignore_merges) {
-        warn(absl::StrCat("ignore_merges = ", options.ignore_merges,
-                          " of the folder's tokenizer is lost: ", pre, " means the other"));
+        warn_(absl::StrCat("ignore_merges = ", options.ignore_merges,
+                           " of the folder's tokenizer is lost: ", pre, " means the other"));
       }
     }
-    for (const NormalizerStep& step : options.normalizer) {
-      if (step.kind != NormalizerStep::Kind::kNfc) WarnOfLost(warn, "a normalizer");
-    }
-    for (const AddedToken& token : options.added) {
-      if (token.lstrip || token.rstrip)
-        WarnOfLost(warn, absl::StrCat("lstrip or rstrip of token ", token.text));
-    }
+    WarnOfLostParts({NormalizerStep::Kind::kNfc});
     writer_->Add("tokenizer.ggml.pre", pre);
     std::vector<std::string> merges;
     for (const auto& [left, right] : options.merges) {
@@ -95,20 +89,10 @@ class MetadataWriter {
     writer_->Add("tokenizer.ggml.merges", merges);
   }
 
-  void WritePieces(const SentencePieceOptions& options,
-                   const std::function<void(const std::string&)>& warn) {
-    using Kind = NormalizerStep::Kind;
-    for (const NormalizerStep& step : options.normalizer) {
-      if (step.kind != Kind::kPrepend && step.kind != Kind::kReplace)
-        WarnOfLost(warn, "a normalizer");
-    }
-    for (const AddedToken& token : options.added) {
-      const bool restored = is_phi3_ && token.rstrip && !token.lstrip;
-      if ((token.lstrip || token.rstrip) && !restored)
-        WarnOfLost(warn, absl::StrCat("lstrip or rstrip of token ", token.text));
-    }
+  void WritePieces(const SentencePieceOptions& options) {
+    WarnOfLostParts({NormalizerStep::Kind::kPrepend, NormalizerStep::Kind::kReplace});
     if (options.prefix != SentencePieceOptions::Prefix::kNever) {
-      warn(
+      warn_(
           "GGUF puts a space before every part of a text, this tokenizer not before another space"
           " nor after added tokens: such texts will be cut differently");
     }
@@ -140,7 +124,7 @@ class MetadataWriter {
     writer_->Add("tokenizer.ggml.add_space_prefix", prefix);
   }
 
-  void WriteSpecial(const std::function<void(const std::string&)>& warn) {
+  void WriteSpecial() {
     const SpecialTokens& special = options_.special;
     for (const auto& [key, id] :
          {std::pair{"bos_token_id", special.bos}, std::pair{"eos_token_id", special.eos},
@@ -156,7 +140,7 @@ class MetadataWriter {
       if (further < std::size(keys)) {
         writer_->Add(keys[further], int64_t{id});
       } else {
-        WarnOfLost(warn, absl::StrCat("the end of generation at token ", id));
+        WarnOfLost(absl::StrCat("the end of generation at token ", id));
       }
     }
     writer_->Add("tokenizer.ggml.add_bos_token", special.add_bos);
@@ -165,6 +149,21 @@ class MetadataWriter {
   }
 
  private:
+  void WarnOfLost(const std::string& what) const {
+    warn_(absl::StrCat("GGUF has no place for ", what, " of the folder's tokenizer"));
+  }
+  void WarnOfLostParts(std::initializer_list<NormalizerStep::Kind> kept) const {
+    for (const NormalizerStep& step : options_.normalizer) {
+      if (std::find(kept.begin(), kept.end(), step.kind) == kept.end()) WarnOfLost("a normalizer");
+    }
+    int num_strip = 0;
+    for (const AddedToken& token : options_.added) {
+      const bool restored = is_phi3_ && token.rstrip && !token.lstrip;
+      num_strip += (token.lstrip || token.rstrip) && !restored;
+    }
+    if (num_strip > 0)
+      WarnOfLost(absl::StrCat("lstrip and rstrip of ", num_strip, " added tokens"));
+  }
   void WriteTokens(const std::vector<double>& scores) {
     writer_->Add("tokenizer.ggml.tokens", texts_);
     if (!scores.empty()) writer_->Add("tokenizer.ggml.scores", scores);
@@ -172,6 +171,7 @@ class MetadataWriter {
   }
 
   const TokenizerOptions& options_;
+  Warn warn_;
   GgufWriter* writer_;
   std::vector<std::string> texts_;
   std::vector<int64_t> types_;
@@ -194,14 +194,14 @@ absl::Status AddTokenizerMetadata(const std::string& folder, const nlohmann::jso
   }
   if (!options.ok()) return options.status();
   if (const BpeOptions* bpe = std::get_if<BpeOptions>(&*options)) {
-    MetadataWriter metadata(*bpe, config, writer);
-    metadata.WriteBpe(*bpe, warn);
-    metadata.WriteSpecial(warn);
+    MetadataWriter metadata(*bpe, config, warn, writer);
+    metadata.WriteBpe(*bpe);
+    metadata.WriteSpecial();
   } else {
     const SentencePieceOptions& pieces = std::get<SentencePieceOptions>(*options);
-    MetadataWriter metadata(pieces, config, writer);
-    metadata.WritePieces(pieces, warn);
-    metadata.WriteSpecial(warn);
+    MetadataWriter metadata(pieces, config, warn, writer);
+    metadata.WritePieces(pieces);
+    metadata.WriteSpecial();
   }
   return absl::OkStatus();
 }

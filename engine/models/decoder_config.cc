@@ -121,7 +121,14 @@ void ReadExperts(ConfigReader* reader, DecoderConfig* config,
   }
   config->moe.intermediate_size =
       reader->IntOr({"moe_intermediate_size|expert_ffn_hidden_size", "expert_feed_forward_length"},
-                    2, kMaxWidth, width);  // a matrix of one column is a bias
+                    1, kMaxWidth, width);
+  if (config->moe.intermediate_size < 2) {
+    // A matrix of one column would be taken for a bias.
+    reader->Fail(
+        absl::StrCat(reader->is_gguf() ? "expert_feed_forward_length" : "moe_intermediate_size",
+                     " = ", config->moe.intermediate_size, ", but 2 or more is expected"));
+    config->moe.intermediate_size = 2;
+  }
   reader->Record("expert_feed_forward_length", config->moe.intermediate_size);
   for (int64_t l = 0; l < dims.num_hidden_layers; ++l) {
     const std::string router = absl::StrCat("blk.", l, ".ffn_gate_inp.weight");
@@ -214,7 +221,8 @@ std::vector<int64_t> ReadWindows(ConfigReader* reader, int64_t num_layers,
   const int64_t window =
       reader->IntOr({"sliding_window", "attention.sliding_window"}, 0, INT32_MAX, 0);
   const std::vector<std::string> types = reader->StringsOr({"layer_types", ""}, {});
-  const std::vector<int64_t> usual = sliding;
+  std::vector<int64_t> usual = sliding;
+  usual.resize(static_cast<size_t>(num_layers), 0);
   sliding = reader->IntsOr({"", "attention.sliding_window_pattern"}, std::move(sliding));
   std::vector<int64_t> windows, pattern;
   for (size_t l = 0; l < static_cast<size_t>(num_layers); ++l) {

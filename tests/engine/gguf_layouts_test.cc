@@ -203,6 +203,15 @@ TEST(GgufLayouts, BlocksThatDoNotFitAreRefused) {
     (*metadata)["llama.expert_feed_forward_length"] = int64_t{1};
   });
   expect("expert_feed_forward_length = 1");
+  WriteChanged("mixtral", file.path(), [](Tensors* tensors, Metadata* metadata) {
+    metadata->erase("llama.expert_feed_forward_length");
+    for (auto& [name, tensor] : *tensors) {
+      if (name.find("ffn_up_exps") == std::string::npos) continue;
+      tensor.values.resize(static_cast<size_t>(tensor.shape[0] * tensor.shape[2]));
+      tensor.shape[1] = 1;
+    }
+  });
+  expect("expert_feed_forward_length = 1");
 }
 
 // Scales in F32 (DeepSeek) and in BF16 (Qwen), one for 2 x 4 weights of [4, 8].

@@ -319,8 +319,9 @@ std::vector<absl::string_view> PreTokenizer::Split(absl::string_view text) const
 void PreTokenizer::Apply(const CompiledRule& rule, absl::string_view piece,
                          std::vector<absl::string_view>* out) const {
   pcre2_match_data* match = pcre2_match_data_create_from_pattern(rule.code, nullptr);
-  const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
-      pcre2_match_context_create(nullptr), &pcre2_match_context_free);
+  // Made only for the rare match that needs them.
+  std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
+      nullptr, &pcre2_match_context_free);
   std::unique_ptr<pcre2_jit_stack, decltype(&pcre2_jit_stack_free)> stack(nullptr,
                                                                           &pcre2_jit_stack_free);
   size_t begin = 0;   // of what has not been handed out
@@ -331,6 +332,7 @@ void PreTokenizer::Apply(const CompiledRule& rule, absl::string_view piece,
                                   piece.size(), search, PCRE2_NO_UTF_CHECK, match, context.get());
     if (found == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
       // A very long match, as of a word without end.
+      context.reset(pcre2_match_context_create(nullptr));
       stack.reset(pcre2_jit_stack_create(kFirstStackBytes, kMaxStackBytes, nullptr));
       pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
       continue;

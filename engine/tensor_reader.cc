@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "engine/formats/float_tensor.h"
 #include "kernels/check.h"
-#include "kernels/quant/float_bits.h"
 
 namespace thermocline {
 namespace {
@@ -94,13 +94,6 @@ void ApplyToFloats(Transform transform, const std::vector<int64_t>& shape,
   }
 }
 
-std::vector<float> Decode(DType dtype, const uint8_t* bytes, int64_t num_elems) {
-  const WeightFormat& format = GetFormat(dtype);
-  std::vector<float> values(static_cast<size_t>(num_elems));
-  format.decode(bytes, num_elems / format.block_elems, values.data());
-  return values;
-}
-
 }  // namespace
 
 const TensorSource& SourceIn(const Checkpoint& checkpoint, const DenseTensor& declared) {
@@ -159,12 +152,7 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
   if (source.transform == Transform::kTransposeHeads) {
     const int64_t cols = declared.shape[1], rows = num_elems / source.heads / cols;
     if (type == DType::kF16 && stored.dtype != type) {
-      const std::vector<float> values = Decode(stored.dtype, bytes.data(), num_elems);
-      bytes.resize(values.size() * sizeof(uint16_t));
-      for (size_t i = 0; i < values.size(); ++i) {
-        const uint16_t half = FloatToHalf(values[i]);
-        std::memcpy(&bytes[i * sizeof(half)], &half, sizeof(half));
-      }
+      bytes = FromFloats(type, ToFloats(stored.dtype, bytes.data(), num_elems));
     }
     const size_t size = static_cast<size_t>(BytesOf(type == DType::kF16 ? type : stored.dtype, 1));
     std::vector<uint8_t> turned(bytes.size());
@@ -179,7 +167,7 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
     std::memcpy(destination, bytes.data(), bytes.size());
     return absl::OkStatus();
   }
-  std::vector<float> values = Decode(stored.dtype, bytes.data(), num_elems);
+  std::vector<float> values = ToFloats(stored.dtype, bytes.data(), num_elems);
   ApplyToFloats(source.transform, declared.shape, &values);
   std::memcpy(destination, values.data(), values.size() * sizeof(float));
   return absl::OkStatus();
@@ -245,7 +233,7 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
     std::memcpy(destination, chosen.data(), chosen.size());
     return absl::OkStatus();
   }
-  const std::vector<float> values = Decode(tensor.dtype, chosen.data(), slice.rows * slice.cols);
+  const std::vector<float> values = ToFloats(tensor.dtype, chosen.data(), slice.rows * slice.cols);
   std::memcpy(destination, values.data(), values.size() * sizeof(float));
   return absl::OkStatus();
 }

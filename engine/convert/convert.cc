@@ -1,14 +1,13 @@
 #include "engine/convert/convert.h"
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <map>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "engine/convert/float_tensor.h"
+#include "engine/convert/quantize_model.h"
 #include "engine/convert/tokenizer_metadata.h"
+#include "engine/formats/float_tensor.h"
 #include "engine/formats/gguf_types.h"
 #include "engine/formats/gguf_writer.h"
 #include "engine/models/model.h"
@@ -65,13 +64,7 @@ class Converter {
 DType Converter::OutputType(const std::string& name, const std::vector<int64_t>& shape,
                             DType stored) const {
   if (IsQuantized(stored)) return stored;
-  const bool matrix =
-      std::count_if(shape.begin(), shape.end(), [](int64_t d) { return d > 1; }) > 1;
-  const bool small = !matrix || absl::EndsWith(name, "_norm.weight") ||
-                     !absl::EndsWith(name, ".weight") || absl::StrContains(name, "ffn_gate_inp") ||
-                     absl::StrContains(name, "ssm_conv1d") ||
-                     absl::StrContains(name, "shortconv.conv");
-  return small ? DType::kF32 : matrix_type_;
+  return IsKeptInF32(name, shape) ? DType::kF32 : matrix_type_;
 }
 
 absl::Status Converter::PlanDense(const DenseTensor& declared) {

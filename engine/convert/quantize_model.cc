@@ -11,10 +11,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "engine/convert/float_tensor.h"
 #include "engine/convert/importance_matrix.h"
 #include "engine/convert/name_pattern.h"
 #include "engine/formats/checkpoint.h"
+#include "engine/formats/float_tensor.h"
 #include "engine/formats/gguf_types.h"
 #include "engine/formats/gguf_writer.h"
 #include "kernels/quant/quantize.h"
@@ -25,16 +25,6 @@ namespace {
 
 constexpr int64_t kChunkElems = int64_t{1} << 24;  // weights quantised at a time
 constexpr int kMaxThreads = 256;
-
-bool IsKept(const TensorRole& role) {
-  const int64_t wide =
-      std::count_if(role.shape.begin(), role.shape.end(), [](int64_t d) { return d > 1; });
-  if (wide < 2 || !absl::EndsWith(role.name, ".weight")) return true;
-  for (const char* part : {"_norm.weight", "ffn_gate_inp", "ssm_conv1d", "shortconv.conv"}) {
-    if (absl::StrContains(role.name, part)) return true;
-  }
-  return false;
-}
 
 // The first and last eighth of the layers, and every third of the others.
 bool GetsMoreBits(const TensorRole& role) {
@@ -110,7 +100,8 @@ absl::StatusOr<DType> Quantization::Choose(const TensorInfo& tensor,
   }
   TensorRole role = {tensor.name, tensor.shape, LayerOf(tensor.name), num_layers,
                      checkpoint_.Find("output.weight") == nullptr};
-  if (IsKept(role) || GetFormat(tensor.dtype).decode == nullptr) return tensor.dtype;
+  if (IsKeptInF32(role.name, role.shape) || GetFormat(tensor.dtype).decode == nullptr)
+    return tensor.dtype;
   if (cols % GetFormat(options_.type).block_elems != 0) ++num_unfit_;
   return TypeFor(options_.type, options_.pure, role);
 }
@@ -276,8 +267,17 @@ absl::Status Quantization::Write(QuantizeResult* result) {
 
 }  // namespace
 
+bool IsKeptInF32(const std::string& name, const std::vector<int64_t>& shape) {
+  const int64_t wide = std::count_if(shape.begin(), shape.end(), [](int64_t d) { return d > 1; });
+  if (wide < 2 || !absl::EndsWith(name, ".weight")) return true;
+  for (const char* part : {"_norm.weight", "ffn_gate_inp", "ssm_conv1d", "shortconv.conv"}) {
+    if (absl::StrContains(name, part)) return true;
+  }
+  return false;
+}
+
 DType TypeFor(DType type, bool pure, const TensorRole& role) {
-  if (IsKept(role)) return DType::kF32;
+  if (IsKeptInF32(role.name, role.shape)) return DType::kF32;
   const int64_t cols = role.shape.back();
   if (pure || !IsQuantized(type)) return Fitting(type, cols);
   const bool eight = type == DType::kQ8_0 || type == DType::kMXFP4;

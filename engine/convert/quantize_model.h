@@ -48,7 +48,10 @@ struct TensorRole {
   bool tied = false;  // the embedding is the output as well
 };
 
-// F32 stays for vectors, norms, routers and convolutions. The output, and the embedding when tied,
+// Vectors, norms, routers and convolutions: small, or decisive.
+bool IsKeptInF32(const std::string& name, const std::vector<int64_t>& shape);
+
+// F32 for what is kept. The output, and the embedding when tied,
 // get Q6_K (Q8_0 for Q8_0 and MXFP4); value projections and every down projection of the first and
 // last eighth of the layers and every third between get Q6_K when the type is Q4_K or Q5_K; MXFP4
 // is for experts only, the rest gets Q8_0. A type whose blocks do not fit the rows gives way to

@@ -28,9 +28,7 @@ std::unique_ptr<Model> MakeBailingMoe(ConfigReader* reader, const ModelOptions& 
   config.moe.route.normalize = reader->BoolOr({"norm_topk_prob", "expert_weights_norm"}, false);
   config.moe.route.scale = static_cast<float>(reader->FloatOr({"", "expert_weights_scale"}, 1.0));
   reader->Record("expert_weights_scale", 1.0);
-  const int64_t num_shared =
-      reader->IntOr({"num_shared_experts", "expert_shared_count"}, 0, 1024, 0);
-  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  ReadSharedExperts(reader, "num_shared_experts", &config);
   TokenMixers mixers = AttentionLayers(config);
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }
@@ -42,9 +40,7 @@ std::unique_ptr<Model> MakeBailingMoe2(ConfigReader* reader, const ModelOptions&
   if (reader->BoolOr({"use_qk_norm", ""}, in_gguf)) config.attention.qk_norm = QkNorm::kPerHead;
   ReadSigmoidRouting(reader, /*normalize_by_default=*/true, &config);
   config.moe.names.choice_bias = "mlp.gate.expert_bias";
-  const int64_t num_shared =
-      reader->IntOr({"num_shared_experts", "expert_shared_count"}, 0, 1024, 0);
-  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  ReadSharedExperts(reader, "num_shared_experts", &config);
   // llama.cpp multiplies the width by the count.
   reader->Record("expert_shared_feed_forward_length", config.moe.intermediate_size);
   TokenMixers mixers = AttentionLayers(config);

@@ -65,6 +65,10 @@ void ReadExperts(ConfigReader* reader, DecoderConfig* config,
 // Width of the shared expert: `hf` in a Hugging Face folder, the tensor's own in GGUF. Notes it and
 // the count for conversion.
 void SetSharedExpert(ConfigReader* reader, DecoderConfig* config, int64_t hf, int64_t num_shared);
+// As many shared experts as `hf_key` says, each as wide as a routed one, run as one.
+void ReadSharedExperts(ConfigReader* reader, absl::string_view hf_key, DecoderConfig* config);
+// expert_gating_func of llama.cpp.
+inline constexpr int64_t kGatingSoftmax = 1, kGatingSigmoid = 2;
 // The same for Qwen's, whose share is a gate's: names and width.
 void SetGatedSharedExpert(ConfigReader* reader, DecoderConfig* config);
 // Sigmoid scores with a bias for the choice, limited to groups, normalised and scaled: DeepSeek-V3

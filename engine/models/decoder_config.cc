@@ -15,8 +15,6 @@ constexpr int64_t kMaxHeadDim = 1 << 12;
 constexpr int64_t kMaxExperts = 1 << 14;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
 
-constexpr int64_t kGatingSigmoid = 2;  // expert_gating_func of llama.cpp
-
 void ReadVocab(ConfigReader* reader, ModelDims* dims) {
   if (!reader->is_gguf()) {
     dims->vocab_size = reader->Int({"vocab_size", "vocab_size"}, 1, kMaxWidth);
@@ -155,6 +153,11 @@ void SetSharedExpert(ConfigReader* reader, DecoderConfig* config, int64_t hf, in
   if (width == 0) return;
   reader->Record("expert_shared_count", num_shared);
   reader->Record("expert_shared_feed_forward_length", width);
+}
+
+void ReadSharedExperts(ConfigReader* reader, absl::string_view hf_key, DecoderConfig* config) {
+  const int64_t num_shared = reader->IntOr({hf_key, "expert_shared_count"}, 0, 1024, 0);
+  SetSharedExpert(reader, config, config->moe.intermediate_size * num_shared, num_shared);
 }
 
 void ReadSigmoidRouting(ConfigReader* reader, bool normalize_by_default, DecoderConfig* config) {

@@ -8,8 +8,6 @@
 namespace thermocline {
 namespace {
 
-constexpr int64_t kGatingSoftmax = 1, kGatingSigmoid = 2;  // expert_gating_func of llama.cpp
-
 bool IsSigmoid(const ConfigReader& reader) {
   return reader.architecture() == "deepseek_v3" || reader.architecture() == "kimi_k2";
 }
@@ -38,8 +36,7 @@ std::unique_ptr<Model> MakeDeepseek(ConfigReader* reader, const ModelOptions& op
   } else {
     ReadSoftmaxRouting(reader, &config);
   }
-  const int64_t num_shared = reader->IntOr({"n_shared_experts", "expert_shared_count"}, 0, 1024, 0);
-  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  ReadSharedExperts(reader, "n_shared_experts", &config);
   TokenMixers mixers;
   for (int64_t l = 0; l < config.dims.num_hidden_layers; ++l) {
     mixers.push_back(std::make_unique<MlaAttention>(mla));

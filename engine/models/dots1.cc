@@ -9,8 +9,7 @@ std::unique_ptr<Model> MakeDots1(ConfigReader* reader, const ModelOptions& optio
   config.attention.qk_norm = QkNorm::kPerHead;
   ReadExperts(reader, &config, AfterFirstDense(reader));
   ReadSigmoidRouting(reader, /*normalize_by_default=*/false, &config);
-  const int64_t num_shared = reader->IntOr({"n_shared_experts", "expert_shared_count"}, 0, 1024, 0);
-  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  ReadSharedExperts(reader, "n_shared_experts", &config);
   TokenMixers mixers =
       AttentionLayers(config, ReadWindows(reader, config.dims.num_hidden_layers, {}));
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));

@@ -21,9 +21,7 @@ std::unique_ptr<Model> MakeErnie45Moe(ConfigReader* reader, const ModelOptions& 
   route.normalize_min = static_cast<float>(reader->FloatOr({"moe_norm_min", ""}, 1e-12));
   MoeNames& names = config.moe.names;
   names.choice_bias = "mlp.moe_statics.e_score_correction_bias";
-  const int64_t num_shared =
-      reader->IntOr({"moe_num_shared_experts", "expert_shared_count"}, 0, 1024, 0);
-  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  ReadSharedExperts(reader, "moe_num_shared_experts", &config);
   TokenMixers mixers = AttentionLayers(config);
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }

@@ -11,8 +11,7 @@ std::unique_ptr<Model> MakeGlm4Moe(ConfigReader* reader, const ModelOptions& opt
   config.names.post_norm.gguf = "post_attention_norm";
   ReadExperts(reader, &config, AfterFirstDense(reader));
   ReadSigmoidRouting(reader, /*normalize_by_default=*/true, &config);
-  const int64_t num_shared = reader->IntOr({"n_shared_experts", "expert_shared_count"}, 0, 1024, 0);
-  SetSharedExpert(reader, &config, config.moe.intermediate_size * num_shared, num_shared);
+  ReadSharedExperts(reader, "n_shared_experts", &config);
   TokenMixers mixers = AttentionLayers(config);
   return std::make_unique<Decoder>(std::move(config), std::move(mixers));
 }

@@ -1,8 +1,5 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
-#include <algorithm>
-
-#include "absl/strings/str_cat.h"
 #include "engine/tokenizer/merge_pairs.h"
 #include "engine/tokenizer/piece_cache.h"
 
@@ -90,21 +87,9 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
     if (bytes_[id].size() == 1)
       byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
   }
-  const auto id_of = [&](const std::string& bytes) {
-    if (const auto it = ids_.find(bytes); it != ids_.end()) return it->second;
-    const auto it = added.find(bytes);
-    return it == added.end() ? -1 : it->second;
-  };
-  for (const auto& [left, right] : options.merges) {
-    const std::string left_bytes = BytesOfPrintable(left), right_bytes = BytesOfPrintable(right);
-    const int32_t l = id_of(left_bytes), r = id_of(right_bytes),
-                  whole = id_of(left_bytes + right_bytes);
-    if (l < 0 || r < 0 || whole < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
-    }
-    merges_.Add(l, r, whole);
-  }
+  const auto bytes_of = [](const std::string& text) { return BytesOfPrintable(text); };
+  if (absl::Status s = ReadMerges(options.merges, ids_, added, bytes_of, &merges_); !s.ok())
+    return s;
   absl::StatusOr<std::unique_ptr<PreTokenizer>> pre_tokenizer =
       PreTokenizer::Create(options.split_rules);
   if (!pre_tokenizer.ok()) return pre_tokenizer.status();

@@ -4,8 +4,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 
 namespace thermocline {
 
@@ -55,6 +60,31 @@ class MergeTable {
   std::unordered_map<uint64_t, Merge> merges_;
   int32_t next_rank_ = 0;
 };
+
+// Adds pairs of token texts in order of priority. `bytes_of` gives the key of a text in `ids`, or
+// in `added`: added tokens may be part of merges too. INVALID_ARGUMENT names a pair that the
+// vocabulary lacks.
+template <class Ids, class BytesOf>
+absl::Status ReadMerges(const std::vector<std::pair<std::string, std::string>>& merges,
+                        const Ids& ids, const Ids& added, const BytesOf& bytes_of,
+                        MergeTable* table) {
+  const auto id_of = [&](const std::string& bytes) {
+    if (const auto it = ids.find(bytes); it != ids.end()) return it->second;
+    const auto it = added.find(bytes);
+    return it == added.end() ? -1 : it->second;
+  };
+  for (const auto& [left, right] : merges) {
+    const std::string left_bytes = bytes_of(left), right_bytes = bytes_of(right);
+    const int32_t l = id_of(left_bytes), r = id_of(right_bytes),
+                  whole = id_of(left_bytes + right_bytes);
+    if (l < 0 || r < 0 || whole < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
+    }
+    table->Add(l, r, whole);
+  }
+  return absl::OkStatus();
+}
 
 struct PossibleMerge {
   double rank;   // lower first, then further left

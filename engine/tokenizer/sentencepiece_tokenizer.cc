@@ -104,26 +104,8 @@ absl::Status SentencePieceTokenizer::Initialize(SentencePieceOptions options) {
     if (!scores_.empty()) lowest = std::min(lowest, scores_[id]);
   }
   unknown_score_ = lowest - kUnknownPenalty;
-  return ReadMerges(options.merges, added);
-}
-
-absl::Status SentencePieceTokenizer::ReadMerges(
-    const std::vector<std::pair<std::string, std::string>>& merges,
-    const absl::flat_hash_map<std::string, int32_t>& added) {
-  const auto id_of = [&](const std::string& text) {
-    if (const auto it = ids_.find(text); it != ids_.end()) return it->second;
-    const auto it = added.find(text);
-    return it == added.end() ? -1 : it->second;
-  };
-  for (const auto& [left, right] : merges) {
-    const auto l = id_of(left), r = id_of(right), whole = id_of(left + right);
-    if (l < 0 || r < 0 || whole < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("merge \"", left, " ", right, "\" names tokens that the vocabulary lacks"));
-    }
-    merges_.Add(l, r, whole);
-  }
-  return absl::OkStatus();
+  const auto bytes_of = [](const std::string& text) { return text; };
+  return ReadMerges(options.merges, ids_, added, bytes_of, &merges_);
 }
 
 void SentencePieceTokenizer::EncodeOrdinary(absl::string_view text, bool first,

@@ -43,9 +43,6 @@ class SentencePieceTokenizer : public Tokenizer {
 
   SentencePieceTokenizer() = default;
   absl::Status Initialize(SentencePieceOptions options);
-  // `added` tokens may be part of merges too.
-  absl::Status ReadMerges(const std::vector<std::pair<std::string, std::string>>& merges,
-                          const absl::flat_hash_map<std::string, int32_t>& added);
   void EncodeOrdinary(absl::string_view text, bool first, std::vector<int32_t>* ids) const override;
   void EncodeWord(absl::string_view word, std::vector<int32_t>* ids) const;
   void EncodeByScores(absl::string_view word, std::vector<int32_t>* ids) const;

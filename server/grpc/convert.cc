@@ -51,18 +51,24 @@ absl::StatusOr<std::vector<int32_t>> ReadPrompt(const Message& prompt,
   return absl::InvalidArgumentError("prompt is missing: text or tokens are needed");
 }
 
+// What the chat template is rendered with.
 template <class Message>
-absl::StatusOr<std::string> Render(const Message& message, bool add_generation_prompt,
-                                   const RequestContext& context) {
+absl::StatusOr<nlohmann::ordered_json> ReadInputs(const Message& message,
+                                                  bool add_generation_prompt,
+                                                  const RequestContext& context) {
   if (context.chat_template == nullptr) {
     return absl::FailedPreconditionError(
         "the model has no chat template: use Generate with a prompt");
   }
   absl::StatusOr<nlohmann::ordered_json> inputs = ToTemplateInputs(
       message.messages(), message.tools(), message.template_arguments_json(), context.call_style);
-  if (!inputs.ok()) return inputs.status();
-  (*inputs)["add_generation_prompt"] = add_generation_prompt;
-  return context.chat_template->Render(*inputs, SpecialTokenTexts(context.engine->tokenizer()));
+  if (inputs.ok()) (*inputs)["add_generation_prompt"] = add_generation_prompt;
+  return inputs;
+}
+
+absl::StatusOr<std::string> Render(const nlohmann::ordered_json& inputs,
+                                   const RequestContext& context) {
+  return context.chat_template->Render(inputs, SpecialTokenTexts(context.engine->tokenizer()));
 }
 
 absl::Status NoTokenizer(const Engine& engine) {
@@ -102,7 +108,10 @@ absl::StatusOr<ChatGeneration> ToChatGeneration(const v1::ChatRequest& message,
   ChatGeneration chat;
   if (absl::Status s = CheckRequestId(message.request_id()); !s.ok()) return s;
   if (context.engine->tokenizer() == nullptr) return NoTokenizer(*context.engine);
-  absl::StatusOr<std::string> text = Render(message, true, context);
+  absl::StatusOr<nlohmann::ordered_json> inputs =
+      ReadInputs(message, /*add_generation_prompt=*/true, context);
+  if (!inputs.ok()) return inputs.status();
+  absl::StatusOr<std::string> text = Render(*inputs, context);
   if (!text.ok()) return text.status();
   // The template writes its own BOS token if there is to be one.
   absl::StatusOr<std::vector<int32_t>> prompt =
@@ -115,9 +124,10 @@ absl::StatusOr<ChatGeneration> ToChatGeneration(const v1::ChatRequest& message,
   if (!message.has_parse_output() || message.parse_output()) format = *context.output_format;
   // Unparsed, the markers are part of what the model wrote.
   chat.request.show_special = context.output_format->needs_special_tokens;
-  absl::StatusOr<nlohmann::ordered_json> tools = ToToolList(message.tools());
-  if (!tools.ok()) return tools.status();
-  chat.parser = MakeOutputParser(format, *tools, *text);
+  // Arguments of the template may be called "tools" too, but are none.
+  const bool has_tools = !message.tools().empty();
+  chat.parser = MakeOutputParser(
+      format, has_tools ? std::move((*inputs)["tools"]) : nlohmann::ordered_json(), *text);
   return chat;
 }
 
@@ -135,7 +145,9 @@ absl::StatusOr<GenerateRequest> ToScoreRequest(const v1::ScoreRequest& message,
 absl::StatusOr<std::string> RenderChat(const v1::ApplyChatTemplateRequest& message,
                                        const RequestContext& context) {
   const bool prompt = !message.has_add_generation_prompt() || message.add_generation_prompt();
-  return Render(message, prompt, context);
+  absl::StatusOr<nlohmann::ordered_json> inputs = ReadInputs(message, prompt, context);
+  if (!inputs.ok()) return inputs.status();
+  return Render(*inputs, context);
 }
 
 void ToEffectiveParams(const GenerateRequest& request, int64_t max_context,

@@ -55,6 +55,28 @@ absl::StatusOr<ordered_json> ToJson(const v1::ChatMessage& message, CallStyle st
   return json;
 }
 
+// In OpenAI's form, [{"type": "function", "function": {...}}].
+absl::StatusOr<ordered_json> ToToolList(const Tools& tools) {
+  if (static_cast<size_t>(tools.size()) > kMaxTools) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(tools.size(), " tools, but at most ", kMaxTools, " are allowed"));
+  }
+  ordered_json list = ordered_json::array();
+  for (const v1::Tool& tool : tools) {
+    if (tool.name().empty()) return absl::InvalidArgumentError("a tool has no name");
+    // Some templates take it for granted that there is a description.
+    ordered_json function = {{"name", tool.name()}, {"description", tool.description()}};
+    if (tool.has_parameters_json()) {
+      absl::StatusOr<ordered_json> parameters =
+          ParseObject("tools.parameters_json", tool.parameters_json());
+      if (!parameters.ok()) return parameters.status();
+      function["parameters"] = *std::move(parameters);
+    }
+    list.push_back({{"type", "function"}, {"function", std::move(function)}});
+  }
+  return list;
+}
+
 }  // namespace
 
 CallStyle FindCallStyle(const ChatTemplate& chat_template,
@@ -98,27 +120,6 @@ CallStyle FindCallStyle(const ChatTemplate& chat_template,
     }
   }
   return {};
-}
-
-absl::StatusOr<ordered_json> ToToolList(const Tools& tools) {
-  if (static_cast<size_t>(tools.size()) > kMaxTools) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(tools.size(), " tools, but at most ", kMaxTools, " are allowed"));
-  }
-  ordered_json list = ordered_json::array();
-  for (const v1::Tool& tool : tools) {
-    if (tool.name().empty()) return absl::InvalidArgumentError("a tool has no name");
-    // Some templates take it for granted that there is a description.
-    ordered_json function = {{"name", tool.name()}, {"description", tool.description()}};
-    if (tool.has_parameters_json()) {
-      absl::StatusOr<ordered_json> parameters =
-          ParseObject("tools.parameters_json", tool.parameters_json());
-      if (!parameters.ok()) return parameters.status();
-      function["parameters"] = *std::move(parameters);
-    }
-    list.push_back({{"type", "function"}, {"function", std::move(function)}});
-  }
-  return list;
 }
 
 absl::StatusOr<ordered_json> ToTemplateInputs(const ChatMessages& messages, const Tools& tools,

@@ -28,8 +28,6 @@ absl::StatusOr<nlohmann::ordered_json> ToTemplateInputs(const ChatMessages& mess
                                                         const Tools& tools,
                                                         const std::string& arguments_json,
                                                         CallStyle style = {});
-// The tools in OpenAI's form, [{"type": "function", "function": {...}}].
-absl::StatusOr<nlohmann::ordered_json> ToToolList(const Tools& tools);
 
 }  // namespace thermocline
 

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/convert/convert.h"
-#include "engine/convert/float_tensor.h"
+#include "engine/formats/float_tensor.h"
 #include "engine/formats/gguf_writer.h"
 #include "kernels/quant/float_bits.h"
 #include "kernels/quant/quantize.h"

@@ -1,6 +1,6 @@
 // Tensors of any weight format as f32, and f32 as F32, F16 or BF16.
-#ifndef THERMOCLINE_ENGINE_CONVERT_FLOAT_TENSOR_H_
-#define THERMOCLINE_ENGINE_CONVERT_FLOAT_TENSOR_H_
+#ifndef THERMOCLINE_ENGINE_FORMATS_FLOAT_TENSOR_H_
+#define THERMOCLINE_ENGINE_FORMATS_FLOAT_TENSOR_H_
 
 #include <cstdint>
 #include <vector>
@@ -16,4 +16,4 @@ std::vector<uint8_t> FromFloats(DType dtype, const std::vector<float>& values);
 
 }  // namespace thermocline
 
-#endif  // THERMOCLINE_ENGINE_CONVERT_FLOAT_TENSOR_H_
+#endif  // THERMOCLINE_ENGINE_FORMATS_FLOAT_TENSOR_H_

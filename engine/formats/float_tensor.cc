@@ -1,4 +1,4 @@
-#include "engine/convert/float_tensor.h"
+#include "engine/formats/float_tensor.h"
 
 #include <cstring>
 

@@ -12,8 +12,8 @@ TensorView ViewOf(const ExpertLayout::Matrix& matrix, void* slot) {
   if (matrix.cols == 1) {
     return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, {matrix.rows});
   }
-  return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype,
-                  {matrix.rows, matrix.cols});
+  return MakeWeightView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, matrix.rows,
+                        matrix.cols);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@
 
 namespace thermocline {
 
-// How an expert's bytes are laid out in a slot: its matrices, each at a 64-byte boundary.
+// How an expert's bytes are laid out in a slot: its matrices as MakeWeightView sees them, each at a
+// 64-byte boundary.
 struct ExpertLayout {
   struct Matrix {
     DType dtype = DType::kF32;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -94,6 +95,45 @@ void ApplyToFloats(Transform transform, const std::vector<int64_t>& shape,
   }
 }
 
+// Packs rows [first_row, first_row + num_rows) of `cols` weights; first_row is a multiple of 16.
+void PackRows(DType dtype, const uint8_t* rows, int64_t first_row, int64_t num_rows, int64_t cols,
+              uint8_t* destination) {
+  const int64_t row_bytes = BytesOf(dtype, cols);
+  for (int64_t r = 0; r < num_rows; r += kPanelRows) {
+    PackPanel(dtype, rows + r * row_bytes,
+              static_cast<int>(std::min<int64_t>(kPanelRows, num_rows - r)), cols,
+              destination + (first_row + r) * row_bytes);
+  }
+}
+
+// Reads and packs rows that lie one after the other in the file from byte `begin` on, in pieces
+// that stay in the cache between the two.
+absl::Status ReadPacked(const Checkpoint& checkpoint, const TensorInfo& tensor, int64_t begin,
+                        int64_t num_rows, int64_t cols, uint8_t* destination) {
+  constexpr int64_t kPieceBytes = 256 << 10;
+  const int64_t row_bytes = BytesOf(tensor.dtype, cols);
+  const int64_t piece_rows =
+      std::max<int64_t>(1, kPieceBytes / (kPanelRows * row_bytes)) * kPanelRows;
+  const auto piece = std::make_unique_for_overwrite<uint8_t[]>(
+      static_cast<size_t>(std::min(piece_rows, num_rows) * row_bytes));
+  for (int64_t r = 0; r < num_rows; r += piece_rows) {
+    const int64_t count = std::min(piece_rows, num_rows - r);
+    absl::Status read =
+        checkpoint.Read(tensor, begin + r * row_bytes, count * row_bytes, piece.get());
+    if (!read.ok()) return read;
+    PackRows(tensor.dtype, piece.get(), r, count, cols, destination);
+  }
+  return absl::OkStatus();
+}
+
+bool IsPlain(const TensorSource& source) {
+  return source.rows.empty() && source.transform == Transform::kNone;
+}
+
+bool IsPlain(const ExpertSlice& slice) {
+  return !slice.transposed && slice.step == 1 && slice.dtype == slice.tensor->dtype;
+}
+
 }  // namespace
 
 const TensorSource& SourceIn(const Checkpoint& checkpoint, const DenseTensor& declared) {
@@ -132,8 +172,7 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
                   const TensorInfo& stored, void* destination) {
   const TensorSource& source = SourceIn(checkpoint, declared);
   const DType type = TypeOf(checkpoint, declared, stored);
-  const bool plain = source.rows.empty() && source.transform == Transform::kNone;
-  if (plain && type == stored.dtype) {
+  if (IsPlain(source) && type == stored.dtype) {
     return checkpoint.Read(stored, 0, stored.bytes, destination);
   }
   std::vector<uint8_t> bytes(static_cast<size_t>(stored.bytes));
@@ -211,7 +250,7 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
   const int64_t row_bytes = BytesOf(tensor.dtype, slice.cols);
   const int64_t block_bytes = slice.stored_rows * row_bytes;
   const int64_t begin = slice.block * block_bytes;
-  if (!slice.transposed && slice.step == 1 && slice.dtype == tensor.dtype) {
+  if (IsPlain(slice)) {
     return checkpoint.Read(tensor, begin + slice.first * row_bytes, slice.rows * row_bytes,
                            destination);
   }
@@ -235,6 +274,42 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
   }
   const std::vector<float> values = ToFloats(tensor.dtype, chosen.data(), slice.rows * slice.cols);
   std::memcpy(destination, values.data(), values.size() * sizeof(float));
+  return absl::OkStatus();
+}
+
+absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
+                      const TensorInfo& stored, void* destination) {
+  const DType type = TypeOf(checkpoint, declared, stored);
+  if (declared.shape.size() == 1 || !HasPanels(type)) {
+    return Read(checkpoint, declared, stored, destination);
+  }
+  const int64_t cols = declared.shape.back(), num_rows = Product(declared.shape) / cols;
+  uint8_t* panels = static_cast<uint8_t*>(destination);
+  if (IsPlain(SourceIn(checkpoint, declared)) && type == stored.dtype) {
+    return ReadPacked(checkpoint, stored, 0, num_rows, cols, panels);
+  }
+  std::vector<uint8_t> rows(static_cast<size_t>(num_rows * BytesOf(type, cols)));
+  if (absl::Status s = Read(checkpoint, declared, stored, rows.data()); !s.ok()) return s;
+  PackRows(type, rows.data(), 0, num_rows, cols, panels);
+  return absl::OkStatus();
+}
+
+int64_t HeldBytes(const ExpertSlice& slice) {
+  if (slice.cols == 1 || !HasPanels(slice.dtype)) return slice.bytes();
+  return PackedBytes(slice.dtype, slice.rows, slice.cols);
+}
+
+absl::Status ReadHeld(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination) {
+  if (slice.cols == 1 || !HasPanels(slice.dtype)) return Read(checkpoint, slice, destination);
+  uint8_t* panels = static_cast<uint8_t*>(destination);
+  if (IsPlain(slice)) {
+    const int64_t row_bytes = BytesOf(slice.dtype, slice.cols);
+    const int64_t begin = (slice.block * slice.stored_rows + slice.first) * row_bytes;
+    return ReadPacked(checkpoint, *slice.tensor, begin, slice.rows, slice.cols, panels);
+  }
+  std::vector<uint8_t> rows(static_cast<size_t>(slice.bytes()));
+  if (absl::Status s = Read(checkpoint, slice, rows.data()); !s.ok()) return s;
+  PackRows(slice.dtype, rows.data(), 0, slice.rows, slice.cols, panels);
   return absl::OkStatus();
 }
 

@@ -44,6 +44,14 @@ absl::StatusOr<ExpertSlice> Resolve(const Checkpoint& checkpoint, const ExpertMa
 // `destination` has room for slice.bytes(). Any thread.
 absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination);
 
+// The same in the form in which the program holds weights (MakeWeightView): quantised matrices are
+// packed into panels as they arrive, a few hundred kilobytes at a time. `destination` has room for
+// the view's bytes, HeldBytes for an expert's.
+absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
+                      const TensorInfo& stored, void* destination);
+int64_t HeldBytes(const ExpertSlice& slice);
+absl::Status ReadHeld(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination);
+
 }  // namespace thermocline
 
 #endif  // THERMOCLINE_ENGINE_TENSOR_READER_H_

@@ -59,7 +59,8 @@ absl::Status WeightStore::ResolveExperts(const ExpertLayer& layer) {
       }
       *place = {slice->dtype, slice->rows, slice->cols, offset};
       if (slice->tensor != nullptr) {
-        offset += (slice->bytes() + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+        const int64_t bytes = HeldBytes(*slice);
+        offset += (bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
       }
       slices[static_cast<size_t>(i)] = *slice;
     }
@@ -104,10 +105,10 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
 absl::Status WeightStore::LoadOne(const DenseLoad& load) {
   const TensorView& view = *load.declared->target;
   if (backend_->memory_kind() == MemoryKind::kHost) {
-    return thermocline::Read(*checkpoint_, *load.declared, *load.tensor, view.data);
+    return ReadHeld(*checkpoint_, *load.declared, *load.tensor, view.data);
   }
   std::vector<uint8_t> host(static_cast<size_t>(view.bytes()));
-  absl::Status read = thermocline::Read(*checkpoint_, *load.declared, *load.tensor, host.data());
+  absl::Status read = ReadHeld(*checkpoint_, *load.declared, *load.tensor, host.data());
   if (!read.ok()) return read;
   return CopyIn(host.data(), view);
 }
@@ -127,7 +128,7 @@ absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int
   int64_t rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
   TensorView view = shape.size() == 1 ? MakeView(nullptr, dtype, {shape[0]})
-                                      : MakeView(nullptr, dtype, {rows, shape.back()});
+                                      : MakeWeightView(nullptr, dtype, rows, shape.back());
   absl::StatusOr<Buffer> memory = backend_->Allocate(view.bytes());
   if (!memory.ok()) return memory.status();
   view.data = memory->data();
@@ -157,7 +158,7 @@ absl::Status WeightStore::Read(ExpertId id, char* destination, int64_t bytes) {
   for (int i = 0; i < kNumExpertParts; ++i) {
     const ExpertSlice& slice = slices[static_cast<size_t>(i)];
     if (slice.tensor == nullptr) continue;
-    absl::Status read = thermocline::Read(*checkpoint_, slice, destination + places[i]->offset);
+    absl::Status read = ReadHeld(*checkpoint_, slice, destination + places[i]->offset);
     if (!read.ok()) return read;
   }
   return absl::OkStatus();

@@ -9,8 +9,9 @@
 
 #include "absl/functional/function_ref.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/expert_ffn.h"
 #include "kernels/cpu/onednn_matmul.h"
-#include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/weight_dot.h"
 #include "kernels/cpu/worker_pool.h"
 #include "kernels/reference/reference_backend.h"
 
@@ -47,46 +48,31 @@ class CpuBackend : public ReferenceBackend {
 
  private:
   struct Worker {
-    std::vector<float> decoded;        // one weight row
+    WeightDotScratch scratch;
     std::vector<float> scores;         // attention
     std::vector<float*> out;           // per token: where a row range lands
     std::vector<float> panel, result;  // oneDNN
     OneDnnMatMul onednn;
   };
-  // The same tokens in every form some weight needs; `f32` is always there.
-  struct Inputs {
-    std::vector<const float*> f32;
-    std::vector<QuantizedRow> small, super;
-  };
-  struct MoeState;
 
   CpuBackend(const CpuKernels& kernels, int num_threads, Activations activations);
 
-  ActivationForm FormFor(const TensorView& weight) const;
   // Calls fn(row) for rows [0, num_rows) of about `cols` elements each, several to a task.
   void ForRows(int64_t num_rows, int64_t cols, absl::FunctionRef<void(int64_t)> fn);
-  // Quantises rows [0, x.rows()) into the int8 forms that occur in `needs`.
-  void QuantizeRows(const TensorView& x, bool need_small, bool need_super);
-  // out[t][r - first_row] = weight row r . token t, for rows [first_row, last_row).
-  void DotRows(const TensorView& weight, int64_t first_row, int64_t last_row, const Inputs& inputs,
-               float* const* out, Worker* worker) const;
-  // Adds elements [first, first + count) of a bias to every row; an empty one adds nothing.
-  void AddBias(const TensorView& bias, int64_t first, int64_t count,
-               absl::Span<float* const> rows) const;
+  // Rounds the rows of x into the forms needed.
+  void QuantizeRows(const TensorView& x, const FormsNeeded& needed);
+  // Appends row n of x, which QuantizeRows has seen, to `tokens`.
+  void AddToken(const TensorView& x, int64_t n, const FormsNeeded& needed, TokenRows* tokens) const;
   void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
                  absl::Span<const Projection> projections);
-  void GateUpTask(const ExpertWork& expert, int64_t first_row, int64_t last_row, int expert_idx,
-                  MoeState* moe, Worker* worker);
-  void DownTask(const ExpertWork& expert, int64_t first_row, int64_t last_row, int expert_idx,
-                const TensorView& out, MoeState* moe, Worker* worker);
 
   const CpuKernels& kernels_;
   const Activations activations_;
+  const WeightDot dot_;
   WorkerPool pool_;
+  thermocline::ExpertFfn expert_ffn_;
   std::vector<Worker> workers_;
-  QuantizedActivations small_, super_;                // of the operation's input
-  QuantizedActivations hidden_small_, hidden_super_;  // of the experts' hidden activations
-  std::vector<float> gate_out_, up_out_;
+  QuantizedActivations small_, super_;  // of the operation's input
 };
 
 }  // namespace thermocline

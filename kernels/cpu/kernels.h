@@ -11,15 +11,35 @@
 
 namespace thermocline {
 
-// One token's activations rounded to int8: x[i] = d[i / group] * q[i], with groups of 32 for
-// formats of small blocks and of 256 for super-blocks. How q is stored is the kernels' own affair;
-// the arrays are made by the quantize functions of the same table and have room for
-// QuantizedRowLayout's sizes.
-struct QuantizedRow {
-  int8_t* q;      // [k rounded up to 64]
-  float* d;       // [k / 32 rounded up to 2] or [k / 256]
-  float* sum;     // small blocks: [as d] d times the sum of the group's q
-  int16_t* sums;  // super-blocks: [k / 16] sums of q
+// Activations rounded to int8: x[i] = d * q[i] within a group of 32 (for formats of small blocks)
+// or 256 (for super-blocks). A token's row is an array of one of these records, one a group; q
+// keeps the order of x.
+struct SmallRecord {
+  int8_t q[32];
+  float d;
+  float sum;          // d times the sum of q
+  int32_t minus_sum;  // -(the sum of q)
+  int32_t unused;
+};
+struct SuperRecord {
+  int8_t q[256];
+  int32_t minus_sum[16];  // -(the sum of q) of every 16
+  int16_t sum16[16];      // sums of q of every 16
+  int16_t sum32[8];       // and of every 32
+  float d;
+  int32_t unused[3];
+};
+
+// A product of weights in panels (kernels/quant/panels.h) with rounded activations:
+// out[t][r - first_row] = weight row r . x[t] for rows [first_row, last_row).
+struct PanelDotArgs {
+  const uint8_t* panels;  // of row 0
+  int64_t k;
+  int64_t first_row;
+  int64_t last_row;
+  const void* const* x;  // [num_tokens] records
+  int num_tokens;
+  float* const* out;  // [num_tokens]
 };
 
 // The KV rows one token attends, for one key/value head.
@@ -50,14 +70,13 @@ struct CpuKernels {
   const char* name;
 
   // Rounds one row to int8: scale = max|x| / 127, nearest even.
-  void (*quantize_small)(const float* x, int64_t k, const QuantizedRow* out);
-  void (*quantize_super)(const float* x, int64_t k, const QuantizedRow* out);
+  void (*quantize_small)(const float* x, int64_t k, SmallRecord* out);
+  void (*quantize_super)(const float* x, int64_t k, SuperRecord* out);
 
-  // out[t][r] = dot of weight row r (of num_rows, row_bytes apart) with token t (of num_tokens).
-  // Null for formats without integer kernels. The sum of a (row, token) pair is the same whatever
-  // num_rows and num_tokens are.
-  void (*dot_int8[kNumDTypes])(const uint8_t* weights, int64_t row_bytes, int num_rows, int64_t k,
-                               const QuantizedRow* x, int num_tokens, float* const* out);
+  // Null for formats without panels. The sum of a (row, token) pair is the same whatever rows and
+  // tokens are computed with it, and the same at every instruction set: exact integers within a
+  // group, then in ascending order of groups one fused multiply-add each.
+  void (*dot_panels[kNumDTypes])(const PanelDotArgs* args);
 
   // Decodes one row of k weights to f32.
   void (*decode_row[kNumDTypes])(const uint8_t* row, int64_t k, float* out);

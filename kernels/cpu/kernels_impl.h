@@ -10,6 +10,7 @@
 #define THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/panel_dot_impl.h"
 #include "kernels/quant/decode.h"
 #include "kernels/quant/iq4_nl.h"
 #include "kernels/quant/iq4_xs.h"
@@ -28,74 +29,7 @@
 namespace thermocline {
 namespace {
 
-enum { kMaxTokens = 4, kTokenTile = 16 };
-// How far a single token's products run ahead of the weights: past the end of a row the next one
-// follows.
-enum { kPrefetchBytes = 2048 };
-
-inline void Prefetch(const uint8_t* address, int bytes) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(address + i);
-}
-
-// ---- integer dot products ----
-
-template <class Format, int kTokens>
-void DotSmallRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, float* const* out,
-                 int r) {
-  SmallAcc acc[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = SmallAcc();
-  for (int64_t b = 0; b < num_blocks; b += kSmallStep) {
-    if (kTokens == 1)
-      Prefetch(row + b * Format::kBlockBytes + kPrefetchBytes, kSmallStep * Format::kBlockBytes);
-    const SmallWeights w =
-        LoadSmall<Format>(row + b * Format::kBlockBytes, num_blocks - b >= kSmallStep);
-    for (int t = 0; t < kTokens; ++t) AccumulateSmall<Format::kHasMin>(w, x[t], b, &acc[t]);
-  }
-  for (int t = 0; t < kTokens; ++t) out[t][r] = Finish(acc[t]);
-}
-
-template <class Format, int kTokens>
-void DotSuperRow(const uint8_t* row, int64_t num_blocks, const QuantizedRow* x, float* const* out,
-                 int r) {
-  SuperAcc acc[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = SuperAcc();
-  for (int64_t b = 0; b < num_blocks; ++b) {
-    if (kTokens == 1) Prefetch(row + b * Format::kBlockBytes + kPrefetchBytes, Format::kBlockBytes);
-    const SuperWeights w = LoadSuper<Format>(row + b * Format::kBlockBytes);
-    for (int t = 0; t < kTokens; ++t) {
-      AccumulateSuper<Format>(w, x[t], b, &acc[t]);
-    }
-  }
-  for (int t = 0; t < kTokens; ++t) out[t][r] = Finish(acc[t]);
-}
-
-template <class Format, int kTokens>
-inline void DotRow(const uint8_t* row, int64_t k, const QuantizedRow* x, float* const* out, int r) {
-  if constexpr (Format::kBlockElems == kSuperBlockElems) {
-    DotSuperRow<Format, kTokens>(row, k / kSuperBlockElems, x, out, r);
-  } else {
-    DotSmallRow<Format, kTokens>(row, k / kSmallBlockElems, x, out, r);
-  }
-}
-
-template <class Format>
-void DotInt8(const uint8_t* weights, int64_t row_bytes, int num_rows, int64_t k,
-             const QuantizedRow* x, int num_tokens, float* const* out) {
-  for (int tile = 0; tile < num_tokens; tile += kTokenTile) {
-    const int end = tile + kTokenTile < num_tokens ? tile + kTokenTile : num_tokens;
-    for (int r = 0; r < num_rows; ++r) {
-      const uint8_t* row = weights + r * row_bytes;
-      int t = tile;
-      for (; t + 4 <= end; t += 4) DotRow<Format, 4>(row, k, x + t, out + t, r);
-      if (end - t >= 2) {
-        DotRow<Format, 2>(row, k, x + t, out + t, r);
-        t += 2;
-      }
-      if (t < end) DotRow<Format, 1>(row, k, x + t, out + t, r);
-    }
-  }
-}
-
+enum { kMaxTokens = 4 };
 // ---- float dot products ----
 
 template <int kTokens>
@@ -313,7 +247,7 @@ void Attend(const AttendArgs* args) {
 
 template <class Format>
 void AddFormat(CpuKernels* table) {
-  table->dot_int8[(int)Format::kDType] = &DotInt8<Format>;
+  table->dot_panels[(int)Format::kDType] = &DotPanels<Format>;
   table->decode_row[(int)Format::kDType] = &DecodeRow<Format>;
 }
 

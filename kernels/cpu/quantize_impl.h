@@ -24,46 +24,41 @@ inline float MaxAbs(const float* x, int n) {
   return BitsToFloat(max);
 }
 
-// Writes n rounded values, each plus kOffset modulo 256, and returns the scale.
-template <int kOffset>
+// Writes n rounded values and returns the scale.
 inline float QuantizeGroup(const float* x, int n, int8_t* q) {
   const float max = MaxAbs(x, n);
   const float inverse = max > 0.0f ? 127.0f / max : 0.0f;
-  for (int i = 0; i < n; ++i) q[i] = (int8_t)(RoundToInt(x[i] * inverse) + kOffset);
+  for (int i = 0; i < n; ++i) q[i] = (int8_t)RoundToInt(x[i] * inverse);
   return max / 127.0f;
 }
 
-template <int kOffset>
 inline int SumOf(const int8_t* q, int n) {
   int sum = 0;
-  for (int i = 0; i < n; ++i) sum += (int8_t)(q[i] - kOffset);
+  for (int i = 0; i < n; ++i) sum += q[i];
   return sum;
 }
 
-template <int kOffset>
-inline void QuantizeSmallRow(const float* x, int64_t k, const QuantizedRow* out) {
-  const int64_t groups = k / kSmallBlockElems;
-  for (int64_t g = 0; g < groups; ++g) {
-    int8_t* q = out->q + g * kSmallBlockElems;
-    out->d[g] = QuantizeGroup<kOffset>(x + g * kSmallBlockElems, kSmallBlockElems, q);
-    out->sum[g] = out->d[g] * (float)SumOf<kOffset>(q, kSmallBlockElems);
-  }
-  if (groups % 2 != 0) {  // vector kernels read pairs of groups
-    for (int i = 0; i < kSmallBlockElems; ++i) {
-      out->q[groups * kSmallBlockElems + i] = (int8_t)kOffset;
-    }
-    out->d[groups] = out->sum[groups] = 0.0f;
+void QuantizeSmall(const float* x, int64_t k, SmallRecord* out) {
+  for (int64_t g = 0; g < k / kSmallBlockElems; ++g) {
+    SmallRecord* record = out + g;
+    record->d = QuantizeGroup(x + g * kSmallBlockElems, kSmallBlockElems, record->q);
+    const int sum = SumOf(record->q, kSmallBlockElems);
+    record->sum = record->d * (float)sum;
+    record->minus_sum = -sum;
   }
 }
 
-template <int kOffset>
-inline void QuantizeSuperRow(const float* x, int64_t k, const QuantizedRow* out) {
+void QuantizeSuper(const float* x, int64_t k, SuperRecord* out) {
   for (int64_t b = 0; b < k / kSuperBlockElems; ++b) {
-    int8_t* q = out->q + b * kSuperBlockElems;
-    out->d[b] = QuantizeGroup<kOffset>(x + b * kSuperBlockElems, kSuperBlockElems, q);
+    SuperRecord* record = out + b;
+    record->d = QuantizeGroup(x + b * kSuperBlockElems, kSuperBlockElems, record->q);
     for (int g = 0; g < kSubBlocks; ++g) {
-      out->sums[b * kSubBlocks + g] =
-          (int16_t)SumOf<kOffset>(q + g * kSubBlockElems, kSubBlockElems);
+      const int sum = SumOf(record->q + g * kSubBlockElems, kSubBlockElems);
+      record->sum16[g] = (int16_t)sum;
+      record->minus_sum[g] = -sum;
+    }
+    for (int g = 0; g < kSubBlocks / 2; ++g) {
+      record->sum32[g] = (int16_t)(record->sum16[2 * g] + record->sum16[2 * g + 1]);
     }
   }
 }

@@ -20,16 +20,18 @@ class QuantizedActivations {
   void Reset(ActivationForm form, int64_t num_rows, int64_t k);
   // Quantises x[k] into row `row`; rows may be filled by different threads.
   void Fill(const CpuKernels& kernels, int64_t row, const float* x);
-  const QuantizedRow& row(int64_t row) const { return rows_[static_cast<size_t>(row)]; }
+  // The row's records, SmallRecord or SuperRecord.
+  const void* row(int64_t row) const {
+    if (form_ == ActivationForm::kSmallInt8) return &small_[static_cast<size_t>(row * stride_)];
+    return &super_[static_cast<size_t>(row * stride_)];
+  }
 
  private:
   ActivationForm form_ = ActivationForm::kSmallInt8;
   int64_t k_ = 0;
-  std::vector<int8_t> q_;
-  std::vector<float> d_;
-  std::vector<float> sum_;
-  std::vector<int16_t> sums_;
-  std::vector<QuantizedRow> rows_;
+  int64_t stride_ = 0;  // records a row
+  std::vector<SmallRecord> small_;
+  std::vector<SuperRecord> super_;
 };
 
 }  // namespace thermocline

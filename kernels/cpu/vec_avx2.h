@@ -1,8 +1,4 @@
-// Vector types for AVX2 with FMA and F16C: 8 float lanes, integer dot products through 16-bit
-// products.
-//
-// Bytes are widened to 16 bits before vpmaddwd, which is exact for every format (vpmaddubsw would
-// saturate).
+// Vector types for AVX2 with FMA and F16C: 8 lanes, integer dot products through 16-bit sums.
 #ifndef THERMOCLINE_KERNELS_CPU_VEC_AVX2_H_
 #define THERMOCLINE_KERNELS_CPU_VEC_AVX2_H_
 
@@ -16,7 +12,7 @@ namespace thermocline {
 namespace {
 
 struct F32 {
-  enum { kLanes = 8 };
+  static constexpr int kLanes = 8;
   __m256 v;
   static F32 Zero() { return {_mm256_setzero_ps()}; }
   static F32 Set(float x) { return {_mm256_set1_ps(x)}; }
@@ -54,85 +50,71 @@ struct F32 {
 
 inline float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
 
-// 16 int8 as 16 int16.
-inline __m256i Widen(const int8_t* p) {
-  return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
-}
+typedef F32 RowF32;
 
-enum { kSmallStep = 1 };
-
-struct SmallWeights {
-  __m256i low;   // weights 0..15 as int16
-  __m256i high;  // weights 16..31
-  float d;
-  float m;
-};
-
-template <class Format>
-inline SmallWeights LoadSmall(const uint8_t* block, bool) {
-  SmallBlock unpacked;
-  UnpackBlock<Format>(block, &unpacked);
-  return {Widen(unpacked.q), Widen(unpacked.q + 16), unpacked.d, unpacked.m};
-}
-
-struct SmallAcc {
-  __m256 sum = _mm256_setzero_ps();
-  float min = 0.0f;
-};
-inline float Finish(const SmallAcc& acc) { return F32{acc.sum}.Sum() + acc.min; }
-
-template <bool kHasMin>
-inline void AccumulateSmall(const SmallWeights& w, const QuantizedRow& x, int64_t b,
-                            SmallAcc* acc) {
-  const int8_t* q = x.q + b * kSmallBlockElems;
-  const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(w.low, Widen(q)),
-                                       _mm256_madd_epi16(w.high, Widen(q + 16)));
-  acc->sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(w.d * x.d[b]), acc->sum);
-  if (kHasMin) acc->min = acc->min + w.m * x.sum[b];
-}
-
-// Unpacked bytes stay in memory (L1): 16 sub-blocks do not fit the registers.
-typedef SuperBlock SuperWeights;
-
-template <class Format>
-inline SuperWeights LoadSuper(const uint8_t* block) {
-  SuperWeights w;
-  UnpackBlock<Format>(block, &w);
-  return w;
-}
-
-struct SuperAcc {
-  __m256 sum = _mm256_setzero_ps();
-  __m256 min = _mm256_setzero_ps();
-};
-inline float Finish(const SuperAcc& acc) { return F32{_mm256_sub_ps(acc.sum, acc.min)}.Sum(); }
-
-template <class Format>
-inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,
-                            SuperAcc* acc) {
-  const int8_t* q = x.q + b * kSuperBlockElems;
-  __m256i dot = _mm256_setzero_si256();
-  for (int g = 0; g < kSubBlocks; ++g) {
-    const __m256i part =
-        _mm256_madd_epi16(Widen(w.q + g * kSubBlockElems), Widen(q + g * kSubBlockElems));
-    dot = _mm256_add_epi32(dot, _mm256_mullo_epi32(part, _mm256_set1_epi32(w.scale[g])));
+// Integers of 8 rows.
+struct I32 {
+  static constexpr int kLanes = 8;
+  __m256i v;
+  static I32 Zero() { return {_mm256_setzero_si256()}; }
+  static I32 Set(int32_t x) { return {_mm256_set1_epi32(x)}; }
+  static I32 Load(const void* p) { return {_mm256_loadu_si256((const __m256i*)p)}; }
+  static I32 Broadcast(const void* p) {
+    int32_t word;
+    memcpy(&word, p, sizeof(word));
+    return {_mm256_set1_epi32(word)};
   }
-  const float d = x.d[b];
-  acc->sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(w.d * d), acc->sum);
-  if (Format::kHasMin) {
-    const __m256i sums = _mm256_loadu_si256((const __m256i*)(x.sums + b * kSubBlocks));
-    const __m256i mins = _mm256_loadu_si256((const __m256i*)w.min);
-    const __m256 min = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, mins));
-    acc->min = _mm256_fmadd_ps(min, _mm256_set1_ps(w.dmin * d), acc->min);
+  static I32 LoadInt8(const void* p) {
+    return {_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))};
   }
-}
+  static I32 LoadUint8(const void* p) {
+    return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))};
+  }
+  static I32 LoadUint16(const void* p) {
+    return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p))};
+  }
+  void Store(void* p) const { _mm256_storeu_si256((__m256i*)p, v); }
+  static I32 And(I32 a, I32 b) { return {_mm256_and_si256(a.v, b.v)}; }
+  static I32 Or(I32 a, I32 b) { return {_mm256_or_si256(a.v, b.v)}; }
+  static I32 Xor(I32 a, I32 b) { return {_mm256_xor_si256(a.v, b.v)}; }
+  static I32 Add(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
+  static I32 Mul(I32 a, I32 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
+  static I32 Min(I32 a, I32 b) { return {_mm256_min_epi32(a.v, b.v)}; }
+  static I32 Max(I32 a, I32 b) { return {_mm256_max_epi32(a.v, b.v)}; }
+  template <int kBits>
+  static I32 ShiftLeft(I32 a) {
+    return {_mm256_slli_epi32(a.v, kBits)};
+  }
+  template <int kBits>
+  static I32 ShiftRight(I32 a) {
+    return {_mm256_srli_epi32(a.v, kBits)};
+  }
+  static I32 Lookup(const uint8_t table[16], I32 codes) {
+    const __m128i values = _mm_loadu_si128((const __m128i*)table);
+    return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), codes.v)};
+  }
+  // vpmaddubsw saturates at 16 bits, which two products of weights up to 128 do not reach. Larger
+  // weights go in two parts.
+  template <bool kFullRange>
+  static I32 DotBytes(I32 acc, I32 w, I32 x) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    if (kFullRange) {
+      const __m256i low = _mm256_set1_epi8(0x7F);
+      const __m256i top = _mm256_maddubs_epi16(_mm256_andnot_si256(low, w.v), x.v);
+      acc.v = _mm256_add_epi32(acc.v, _mm256_madd_epi16(top, ones));
+      w.v = _mm256_and_si256(w.v, low);
+    }
+    const __m256i pairs = _mm256_maddubs_epi16(w.v, x.v);
+    return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(pairs, ones))};
+  }
+  static I32 DotWords(I32 acc, I32 a, I32 b) {
+    return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))};
+  }
+  F32 BitsAsFloat() const { return {_mm256_castsi256_ps(v)}; }
+  F32 ToFloat() const { return {_mm256_cvtepi32_ps(v)}; }
+};
 
-inline void QuantizeSmall(const float* x, int64_t k, const QuantizedRow* out) {
-  QuantizeSmallRow<0>(x, k, out);
-}
-inline void QuantizeSuper(const float* x, int64_t k, const QuantizedRow* out) {
-  QuantizeSuperRow<0>(x, k, out);
-}
+constexpr int kPanelTokens = 2, kTilePanels = 1, kTileTokens = 2;
 
 }  // namespace
 }  // namespace thermocline

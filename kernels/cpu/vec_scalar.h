@@ -1,4 +1,4 @@
-// Vector types for the scalar level: one lane, plain C++.
+// Vector types for the scalar level: plain C++.
 #ifndef THERMOCLINE_KERNELS_CPU_VEC_SCALAR_H_
 #define THERMOCLINE_KERNELS_CPU_VEC_SCALAR_H_
 
@@ -12,7 +12,7 @@ namespace thermocline {
 namespace {
 
 struct F32 {
-  enum { kLanes = 1 };
+  static constexpr int kLanes = 1;
   float v;
   static F32 Zero() { return {0.0f}; }
   static F32 Set(float x) { return {x}; }
@@ -34,64 +34,137 @@ struct F32 {
 
 inline float SquareRoot(float x) { return sqrtf(x); }
 
-enum { kSmallStep = 1 };
-typedef SmallBlock SmallWeights;
-typedef SuperBlock SuperWeights;
+// Numbers of 16 rows, in memory: a loop over lanes each.
+struct RowF32 {
+  float v[16];
 
-struct SmallAcc {
-  float sum = 0.0f;
-};
-struct SuperAcc {
-  float sum = 0.0f;
-};
-inline float Finish(const SmallAcc& acc) { return acc.sum; }
-inline float Finish(const SuperAcc& acc) { return acc.sum; }
-
-template <class Format>
-inline SmallWeights LoadSmall(const uint8_t* block, bool) {
-  SmallWeights w;
-  UnpackBlock<Format>(block, &w);
-  return w;
-}
-
-template <class Format>
-inline SuperWeights LoadSuper(const uint8_t* block) {
-  SuperWeights w;
-  UnpackBlock<Format>(block, &w);
-  return w;
-}
-
-template <bool kHasMin>
-inline void AccumulateSmall(const SmallWeights& w, const QuantizedRow& x, int64_t b,
-                            SmallAcc* acc) {
-  int32_t dot = 0;
-  for (int i = 0; i < kSmallBlockElems; ++i) dot += w.q[i] * x.q[b * kSmallBlockElems + i];
-  acc->sum += w.d * x.d[b] * (float)dot;
-  if (kHasMin) acc->sum += w.m * x.sum[b];
-}
-
-template <class Format>
-inline void AccumulateSuper(const SuperWeights& w, const QuantizedRow& x, int64_t b,
-                            SuperAcc* acc) {
-  int32_t dot = 0, min = 0;
-  for (int g = 0; g < kSubBlocks; ++g) {
-    int32_t part = 0;
-    for (int i = g * kSubBlockElems; i < (g + 1) * kSubBlockElems; ++i) {
-      part += w.q[i] * x.q[b * kSuperBlockElems + i];
-    }
-    dot += w.scale[g] * part;
-    min += w.min[g] * x.sums[b * kSubBlocks + g];
+  static RowF32 Zero() { return Set(0.0f); }
+  static RowF32 Set(float x) {
+    RowF32 r;
+    for (float& lane : r.v) lane = x;
+    return r;
   }
-  acc->sum += w.d * x.d[b] * (float)dot;
-  if (Format::kHasMin) acc->sum -= w.dmin * x.d[b] * (float)min;
-}
+  static RowF32 Load(const float* p) {
+    RowF32 r;
+    memcpy(r.v, p, sizeof(r.v));
+    return r;
+  }
+  static RowF32 LoadHalf(const uint8_t* p) {
+    RowF32 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = HalfToFloat(LoadU16(p + 2 * i));
+    return r;
+  }
+  void Store(float* p) const { memcpy(p, v, sizeof(v)); }
+  static RowF32 Mul(const RowF32& a, const RowF32& b) {
+    RowF32 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] * b.v[i];
+    return r;
+  }
+  static RowF32 Fma(const RowF32& a, const RowF32& b, const RowF32& c) {
+    RowF32 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
+    return r;
+  }
+};
 
-inline void QuantizeSmall(const float* x, int64_t k, const QuantizedRow* out) {
-  QuantizeSmallRow<0>(x, k, out);
-}
-inline void QuantizeSuper(const float* x, int64_t k, const QuantizedRow* out) {
-  QuantizeSuperRow<0>(x, k, out);
-}
+struct I32 {
+  static constexpr int kLanes = 16;
+  int32_t v[16];
+
+  template <class Fn>
+  static I32 Make(Fn fn) {
+    I32 r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = (int32_t)fn(i);
+    return r;
+  }
+  static I32 Zero() { return Set(0); }
+  static I32 Set(int32_t x) {
+    return Make([&](int) { return x; });
+  }
+  static I32 Load(const void* p) {
+    I32 r;
+    memcpy(r.v, p, sizeof(r.v));
+    return r;
+  }
+  static I32 Broadcast(const void* p) {
+    int32_t word;
+    memcpy(&word, p, sizeof(word));
+    return Set(word);
+  }
+  static I32 LoadInt8(const void* p) {
+    return Make([&](int i) { return ((const int8_t*)p)[i]; });
+  }
+  static I32 LoadUint8(const void* p) {
+    return Make([&](int i) { return ((const uint8_t*)p)[i]; });
+  }
+  static I32 LoadUint16(const void* p) {
+    return Make([&](int i) { return LoadU16((const uint8_t*)p + 2 * i); });
+  }
+  void Store(void* p) const { memcpy(p, v, sizeof(v)); }
+  static I32 And(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] & b.v[i]; });
+  }
+  static I32 Or(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] | b.v[i]; });
+  }
+  static I32 Xor(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] ^ b.v[i]; });
+  }
+  static I32 Add(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  static I32 Mul(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static I32 Min(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static I32 Max(const I32& a, const I32& b) {
+    return Make([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  template <int kBits>
+  static I32 ShiftLeft(const I32& a) {
+    return Make([&](int i) { return (uint32_t)a.v[i] << kBits; });
+  }
+  template <int kBits>
+  static I32 ShiftRight(const I32& a) {
+    return Make([&](int i) { return (uint32_t)a.v[i] >> kBits; });
+  }
+  static I32 Lookup(const uint8_t table[16], const I32& codes) {
+    return Make([&](int i) {
+      uint32_t r = 0;
+      for (int b = 0; b < 32; b += 8) r |= (uint32_t)table[(codes.v[i] >> b) & 0x0F] << b;
+      return r;
+    });
+  }
+  template <bool kFullRange>
+  static I32 DotBytes(const I32& acc, const I32& w, const I32& x) {
+    return Make([&](int i) {
+      int32_t sum = acc.v[i];
+      for (int b = 0; b < 32; b += 8) {
+        sum += (int32_t)(uint8_t)(w.v[i] >> b) * (int8_t)(x.v[i] >> b);
+      }
+      return sum;
+    });
+  }
+  static I32 DotWords(const I32& acc, const I32& a, const I32& b) {
+    return Make([&](int i) {
+      return acc.v[i] + (int16_t)a.v[i] * (int16_t)b.v[i] + (a.v[i] >> 16) * (b.v[i] >> 16);
+    });
+  }
+  RowF32 BitsAsFloat() const {
+    RowF32 r;
+    memcpy(r.v, v, sizeof(v));
+    return r;
+  }
+  RowF32 ToFloat() const {
+    RowF32 r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = (float)v[i];
+    return r;
+  }
+};
+
+constexpr int kPanelTokens = 1, kTilePanels = 1, kTileTokens = 1;
 
 }  // namespace
 }  // namespace thermocline

@@ -16,6 +16,22 @@ namespace thermocline {
 
 enum { kSmallBlockElems = 32, kSuperBlockElems = 256, kSubBlockElems = 16, kSubBlocks = 16 };
 
+// Where a block holds the codes of the four consecutive weights k .. k + 3 (k a multiple of 4) of
+// one bit plane: in four consecutive bytes at one shift, or, with packed_bits, as four consecutive
+// bits of the 32-bit word at `byte`.
+struct CodePosition {
+  int byte;
+  int shift;
+  bool packed_bits = false;
+};
+
+// `count` consecutive numbers of unit_bytes each: scales and the like.
+struct PanelField {
+  int offset;
+  int count;
+  int unit_bytes;
+};
+
 struct SmallBlock {
   int8_t q[kSmallBlockElems];
   float d;

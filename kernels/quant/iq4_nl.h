@@ -29,6 +29,11 @@ struct FormatIq4Nl {
       out->q[i + 16] = kIq4NlValues[qs[i] >> 4];
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4};
+  static constexpr CodePosition Position(int, int k) { return {2 + k % 16, 4 * (k / 16)}; }
+  static constexpr PanelField kFields[] = {{0, 1, 2}};
 };
 
 }  // namespace thermocline

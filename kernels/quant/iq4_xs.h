@@ -34,6 +34,13 @@ struct FormatIq4Xs {
       }
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4};
+  static constexpr CodePosition Position(int, int k) {
+    return {8 + 16 * (k / 32) + k % 16, 4 * (k / 16 % 2)};
+  }
+  static constexpr PanelField kFields[] = {{4, 1, 4}, {0, 2, 2}};
 };
 
 }  // namespace thermocline

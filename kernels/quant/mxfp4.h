@@ -30,6 +30,11 @@ struct FormatMxfp4 {
       out->q[i + 16] = kMxfp4Values[qs[i] >> 4];
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4};
+  static constexpr CodePosition Position(int, int k) { return {1 + k % 16, 4 * (k / 16)}; }
+  static constexpr PanelField kFields[] = {{0, 1, 1}};
 };
 
 }  // namespace thermocline

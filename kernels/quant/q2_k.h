@@ -34,6 +34,13 @@ struct FormatQ2K {
       }
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {2};
+  static constexpr CodePosition Position(int, int k) {
+    return {16 + 32 * (k / 128) + k % 32, 2 * (k / 32 % 4)};
+  }
+  static constexpr PanelField kFields[] = {{0, 16, 1}, {80, 2, 2}};
 };
 
 }  // namespace thermocline

@@ -39,6 +39,14 @@ struct FormatQ3K {
       }
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {2, 1};
+  static constexpr CodePosition Position(int plane, int k) {
+    if (plane == 1) return {k % 32, k / 32};
+    return {32 + 32 * (k / 128) + k % 32, 2 * (k / 32 % 4)};
+  }
+  static constexpr PanelField kFields[] = {{96, 3, 4}, {108, 1, 2}};
 };
 
 }  // namespace thermocline

@@ -25,6 +25,11 @@ struct FormatQ4_0 {
       out->q[i + 16] = static_cast<int8_t>((qs[i] >> 4) - 8);
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4};
+  static constexpr CodePosition Position(int, int k) { return {2 + k % 16, 4 * (k / 16)}; }
+  static constexpr PanelField kFields[] = {{0, 1, 2}};
 };
 
 }  // namespace thermocline

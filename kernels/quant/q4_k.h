@@ -30,6 +30,13 @@ struct FormatQ4K {
       }
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4};
+  static constexpr CodePosition Position(int, int k) {
+    return {16 + 32 * (k / 64) + k % 32, 4 * (k / 32 % 2)};
+  }
+  static constexpr PanelField kFields[] = {{4, 3, 4}, {0, 2, 2}};
 };
 
 }  // namespace thermocline

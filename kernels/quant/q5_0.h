@@ -29,6 +29,14 @@ struct FormatQ5_0 {
       out->q[i + 16] = static_cast<int8_t>(((qs[i] >> 4) | high_bit) - 16);
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4, 1};
+  static constexpr CodePosition Position(int plane, int k) {
+    if (plane == 1) return {2, k, /*packed_bits=*/true};
+    return {6 + k % 16, 4 * (k / 16)};
+  }
+  static constexpr PanelField kFields[] = {{0, 1, 2}};
 };
 
 }  // namespace thermocline

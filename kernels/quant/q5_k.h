@@ -32,6 +32,14 @@ struct FormatQ5K {
       }
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4, 1};
+  static constexpr CodePosition Position(int plane, int k) {
+    if (plane == 1) return {16 + k % 32, k / 32};
+    return {48 + 32 * (k / 64) + k % 32, 4 * (k / 32 % 2)};
+  }
+  static constexpr PanelField kFields[] = {{4, 3, 4}, {0, 2, 2}};
 };
 
 }  // namespace thermocline

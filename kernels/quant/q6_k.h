@@ -38,6 +38,14 @@ struct FormatQ6K {
       }
     }
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {4, 2};
+  static constexpr CodePosition Position(int plane, int k) {
+    if (plane == 1) return {128 + 32 * (k / 128) + k % 32, 2 * (k / 32 % 4)};
+    return {64 * (k / 128) + k % 64, 4 * (k / 64 % 2)};
+  }
+  static constexpr PanelField kFields[] = {{192, 16, 1}, {208, 1, 2}};
 };
 
 }  // namespace thermocline

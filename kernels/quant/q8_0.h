@@ -21,6 +21,11 @@ struct FormatQ8_0 {
     out->m = 0.0f;
     memcpy(out->q, block + 2, 32);
   }
+
+  // The panel form (kernels/quant/panels.h).
+  static constexpr int kPlaneBits[] = {8};
+  static constexpr CodePosition Position(int, int k) { return {2 + k, 0}; }
+  static constexpr PanelField kFields[] = {{0, 1, 2}};
 };
 
 }  // namespace thermocline

@@ -39,8 +39,9 @@ float BiasAt(const TensorView& bias, int64_t i) {
 // Decodes row r of a weight matrix.
 void DecodeRow(const TensorView& weight, int64_t r, std::vector<float>* row) {
   const WeightFormat& format = GetFormat(weight.dtype);
+  std::vector<uint8_t> storage;
   row->resize(static_cast<size_t>(weight.cols()));
-  format.decode(weight.Row<const uint8_t>(r), weight.cols() / format.block_elems, row->data());
+  format.decode(StoredRow(weight, r, &storage), weight.cols() / format.block_elems, row->data());
 }
 
 float Dot(const float* a, const float* b, int64_t n) {

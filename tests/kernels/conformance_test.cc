@@ -2,7 +2,9 @@
 // at sizes around the vector width.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +13,7 @@
 #include "kernels/cpu/quantized_activations.h"
 #include "kernels/quant/blocks.h"
 #include "kernels/quant/float_bits.h"
+#include "kernels/quant/panels.h"
 #include "kernels/quant/registry.h"
 
 namespace thermocline {
@@ -80,6 +83,64 @@ class KernelTest : public testing::TestWithParam<std::string> {
   std::mt19937 random_{7};
 };
 
+// Rows in panels, as the kernels read them.
+std::vector<uint8_t> Pack(DType dtype, const std::vector<uint8_t>& rows, int64_t num_rows,
+                          int64_t k) {
+  const int64_t row_bytes = BytesOf(dtype, k);
+  std::vector<uint8_t> panels(static_cast<size_t>(PackedBytes(dtype, num_rows, k)));
+  for (int64_t r = 0; r < num_rows; r += kPanelRows) {
+    PackPanel(dtype, &rows[static_cast<size_t>(r * row_bytes)],
+              static_cast<int>(std::min<int64_t>(kPanelRows, num_rows - r)), k,
+              &panels[static_cast<size_t>(r * row_bytes)]);
+  }
+  return panels;
+}
+
+// Rounded tokens with what they are rounded from.
+struct Tokens {
+  QuantizedActivations activations;
+  std::vector<std::vector<float>> x, rounded;
+  std::vector<const void*> rows;
+};
+
+void MakeTokens(const CpuKernels& kernels, bool small, int num_tokens, int64_t k,
+                std::mt19937* random, Tokens* tokens) {
+  const int64_t group = small ? kSmallBlockElems : kSuperBlockElems;
+  tokens->activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8,
+                            num_tokens, k);
+  for (int t = 0; t < num_tokens; ++t) {
+    const std::vector<float> x = RandomFloats(static_cast<size_t>(k), random);
+    tokens->activations.Fill(kernels, t, x.data());
+    std::vector<float> rounded(static_cast<size_t>(k));
+    for (int64_t g = 0; g < k; g += group) {
+      float max = 0.0f;
+      for (int64_t i = g; i < g + group; ++i) max = std::max(max, std::fabs(x[i]));
+      for (int64_t i = g; i < g + group; ++i) {
+        rounded[i] = max / 127.0f * std::nearbyint(x[i] * (127.0f / max));
+      }
+    }
+    tokens->rows.push_back(tokens->activations.row(t));
+    tokens->x.push_back(x);
+    tokens->rounded.push_back(rounded);
+  }
+}
+
+// [tokens][last_row - first_row]
+std::vector<std::vector<float>> DotPanels(const CpuKernels& kernels, DType dtype,
+                                          const std::vector<uint8_t>& panels, int64_t k,
+                                          int64_t first_row, int64_t last_row,
+                                          const std::vector<const void*>& rows) {
+  std::vector<std::vector<float>> out(
+      rows.size(), std::vector<float>(static_cast<size_t>(last_row - first_row), -1.0f));
+  std::vector<float*> pointers;
+  for (auto& o : out) pointers.push_back(o.data());
+  const PanelDotArgs args = {panels.data(),  k,           first_row,
+                             last_row,       rows.data(), static_cast<int>(rows.size()),
+                             pointers.data()};
+  kernels.dot_panels[static_cast<int>(dtype)](&args);
+  return out;
+}
+
 TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) {
   for (DType dtype : kQuantTypes) {
     const WeightFormat& format = GetFormat(dtype);
@@ -87,57 +148,67 @@ TEST_P(KernelTest, IntegerDotsEqualTheRoundedActivationsTimesTheDecodedWeights) 
     const std::vector<int64_t> sizes =
         small ? std::vector<int64_t>{32, 64, 96, 576} : std::vector<int64_t>{256, 512, 768};
     for (int64_t k : sizes) {
-      constexpr int kRows = 3, kTokens = 7;
+      // Two panels and a part of one; tiles of every width.
+      constexpr int kRows = 37, kTokens = 25;
       const std::vector<uint8_t> weights = RandomWeights(dtype, kRows, k, &random_);
+      const std::vector<uint8_t> panels = Pack(dtype, weights, kRows, k);
       std::vector<float> decoded(static_cast<size_t>(kRows * k));
       format.decode(weights.data(), kRows * k / format.block_elems, decoded.data());
-      QuantizedActivations activations;
-      activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8, kTokens,
-                        k);
-      std::vector<QuantizedRow> rows;
-      std::vector<std::vector<float>> x, rounded;
-      for (int t = 0; t < kTokens; ++t) {
-        x.push_back(RandomFloats(static_cast<size_t>(k), &random_));
-        activations.Fill(kernels(), t, x.back().data());
-        rows.push_back(activations.row(t));
-        // Round independently.
-        std::vector<float> r(static_cast<size_t>(k));
-        const int64_t group = small ? 32 : 256;
-        for (int64_t g = 0; g < k / group; ++g) {
-          float max = 0.0f;
-          for (int64_t i = g * group; i < (g + 1) * group; ++i)
-            max = std::max(max, std::fabs(x.back()[i]));
-          ASSERT_EQ(rows.back().d[g], max / 127.0f);
-          for (int64_t i = g * group; i < (g + 1) * group; ++i) {
-            r[i] = rows.back().d[g] * std::nearbyint(x.back()[i] * (127.0f / max));
-          }
-        }
-        rounded.push_back(r);
-      }
-      std::vector<std::vector<float>> out(kTokens, std::vector<float>(kRows));
-      std::vector<float*> pointers;
-      for (auto& o : out) pointers.push_back(o.data());
-      const int64_t row_bytes = BytesOf(dtype, k);
-      kernels().dot_int8[static_cast<int>(dtype)](weights.data(), row_bytes, kRows, k, rows.data(),
-                                                  kTokens, pointers.data());
+      Tokens tokens;
+      MakeTokens(kernels(), small, kTokens, k, &random_, &tokens);
+      const auto out = DotPanels(kernels(), dtype, panels, k, 0, kRows, tokens.rows);
       for (int t = 0; t < kTokens; ++t) {
         for (int r = 0; r < kRows; ++r) {
           double exact = 0.0, magnitude = 0.0;
           for (int64_t i = 0; i < k; ++i) {
-            const double product = static_cast<double>(decoded[r * k + i]) * rounded[t][i];
+            const double product = static_cast<double>(decoded[r * k + i]) * tokens.rounded[t][i];
             exact += product;
             magnitude += std::fabs(product);
           }
           ASSERT_NEAR(out[t][r], exact, kSumTolerance * magnitude)
-              << format.name << " k " << k << " token " << t;
-          // The contract: the same bits alone.
-          float alone = 0.0f;
-          float* alone_pointer = &alone;
-          kernels().dot_int8[static_cast<int>(dtype)](weights.data() + r * row_bytes, row_bytes, 1,
-                                                      k, &rows[t], 1, &alone_pointer);
-          ASSERT_EQ(alone, out[t][r]) << format.name << " k " << k << " token " << t;
+              << format.name << " k " << k << " token " << t << " row " << r;
         }
       }
+    }
+  }
+}
+
+// The contract: the same bits for a row and a token whatever they are computed with, and at every
+// instruction set.
+TEST_P(KernelTest, IntegerDotsAreTheSameAloneAndTogetherAndAtEveryLevel) {
+  for (DType dtype : kQuantTypes) {
+    const bool small = GetFormat(dtype).block_elems == kSmallBlockElems;
+    constexpr int kRows = 48;
+    const int64_t k = small ? 160 : 512;
+    const std::vector<uint8_t> panels =
+        Pack(dtype, RandomWeights(dtype, kRows, k, &random_), kRows, k);
+    for (int num_tokens = 1; num_tokens <= 26; ++num_tokens) {
+      Tokens tokens;
+      MakeTokens(Kernels("scalar"), small, num_tokens, k, &random_, &tokens);
+      const auto scalar = DotPanels(Kernels("scalar"), dtype, panels, k, 0, kRows, tokens.rows);
+      const auto all = DotPanels(kernels(), dtype, panels, k, 0, kRows, tokens.rows);
+      ASSERT_EQ(all, scalar) << GetFormat(dtype).name << " tokens " << num_tokens;
+      const auto part = DotPanels(kernels(), dtype, panels, k, 5, 35, tokens.rows);
+      for (int t = 0; t < num_tokens; ++t) {
+        ASSERT_EQ(part[t], std::vector<float>(all[t].begin() + 5, all[t].begin() + 35));
+        const auto alone = DotPanels(kernels(), dtype, panels, k, 0, kRows, {tokens.rows[t]});
+        ASSERT_EQ(alone[0], all[t]) << GetFormat(dtype).name << " tokens " << num_tokens;
+      }
+    }
+  }
+}
+
+TEST_P(KernelTest, RoundsActivationsAlikeAtEveryLevel) {
+  for (bool small : {false, true}) {
+    const int64_t k = small ? 96 : 512;
+    Tokens tokens, scalar;
+    std::mt19937 same = random_;
+    MakeTokens(kernels(), small, 3, k, &random_, &tokens);
+    MakeTokens(Kernels("scalar"), small, 3, k, &same, &scalar);
+    const size_t bytes = static_cast<size_t>(small ? k / kSmallBlockElems * sizeof(SmallRecord)
+                                                   : k / kSuperBlockElems * sizeof(SuperRecord));
+    for (size_t t = 0; t < 3; ++t) {
+      ASSERT_EQ(std::memcmp(tokens.rows[t], scalar.rows[t], bytes), 0);
     }
   }
 }

@@ -51,7 +51,9 @@ class Commands(unittest.TestCase):
         self.assertIn("Paris", json.loads(result.stdout)["text"], result.stderr)
 
     def test_chat_answers_each_line(self):
-        result = run("chat", "--max-tokens", "20", stdin="What is the capital of France?\nThank you.\n")
+        # Rounded activations may tip what so small a model says.
+        result = run("chat", "--max-tokens", "20", "--temperature", "0", "--exact",
+                     stdin="What is the capital of France?\nThank you.\n")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Paris", result.stdout.splitlines()[0])
 

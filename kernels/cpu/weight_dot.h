@@ -1,0 +1,59 @@
+// Products of rows of a weight matrix with tokens: the kernel that a weight's format and the
+// precision of the activations ask for.
+#ifndef THERMOCLINE_KERNELS_CPU_WEIGHT_DOT_H_
+#define THERMOCLINE_KERNELS_CPU_WEIGHT_DOT_H_
+
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/quantized_activations.h"
+
+namespace thermocline {
+
+// The same tokens in every form some weight needs; `f32` is always there.
+struct TokenRows {
+  std::vector<const float*> f32;
+  std::vector<const void*> small, super;
+
+  void Clear() {
+    f32.clear();
+    small.clear();
+    super.clear();
+  }
+};
+
+// A worker's memory for WeightDot::Run, reused from call to call.
+struct WeightDotScratch {
+  std::vector<uint8_t> stored;  // one weight row
+  std::vector<float> decoded;
+  std::vector<float*> out;
+};
+
+// Which int8 forms a set of weights asks for.
+struct FormsNeeded {
+  bool small = false;
+  bool super = false;
+};
+
+class WeightDot {
+ public:
+  WeightDot(const CpuKernels& kernels, Activations activations)
+      : kernels_(kernels), activations_(activations) {}
+
+  ActivationForm FormFor(const TensorView& weight) const;
+  void Note(const TensorView& weight, FormsNeeded* needed) const;
+
+  // out[t][r - first_row] = weight row r . token t, for rows [first_row, last_row), plus bias[r]
+  // unless `bias` is empty. Any thread.
+  void Run(const TensorView& weight, const TensorView& bias, int64_t first_row, int64_t last_row,
+           const TokenRows& tokens, float* const* out, WeightDotScratch* scratch) const;
+
+ private:
+  const CpuKernels& kernels_;
+  const Activations activations_;
+};
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_KERNELS_CPU_WEIGHT_DOT_H_

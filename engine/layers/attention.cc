@@ -146,6 +146,7 @@ TensorView GqaAttention::Forward(ForwardPass* pass, int mixer, const TensorView&
                   pass->kv_cache().values(mixer));
   const TensorView context = pass->NewTensor({n, num_heads * head_dim});
   backend.Attention({.q = q_heads,
+                     .roles = pass->roles(),
                      .k_cache = pass->kv_cache().keys(mixer),
                      .v_cache = pass->kv_cache().values(mixer),
                      .block_tables = pass->block_tables(),

@@ -177,6 +177,7 @@ TensorView MlaAttention::Latent(ForwardPass* pass, const TensorView& x) const {
 void MlaAttention::Attend(ForwardPass* pass, int mixer, const TensorView& q,
                           const TensorView& out) const {
   pass->backend().Attention({.q = q,
+                             .roles = pass->roles(),
                              .k_cache = pass->kv_cache().keys(mixer),
                              .v_cache = pass->kv_cache().values(mixer),
                              .block_tables = pass->block_tables(),

@@ -16,7 +16,6 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 128;      // output rows of a matrix a task computes
 constexpr int64_t kInlineElems = 1 << 14;  // elementwise work below this stays on the caller
-constexpr int64_t kMaxHeadsPerTask = 16;   // of attention over one token
 constexpr int kMaxThreads = 1024;
 
 int NumUsableCores() {
@@ -45,6 +44,7 @@ CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, Activations a
       dot_(kernels, activations),
       pool_(num_threads),
       expert_ffn_(kernels, dot_, &pool_),
+      attention_(kernels, &pool_),
       workers_(static_cast<size_t>(num_threads)) {}
 
 std::string CpuBackend::Describe() const {
@@ -119,62 +119,98 @@ void CpuBackend::CombineExperts(const TensorView& expert_out, const TensorView& 
   pool_.Run(acc.rows(), combine);
 }
 
-void CpuBackend::Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) {
-  // The same arithmetic as the reference, with the tokens spread over the threads.
-  TC_CHECK(x.rank == 3 && x.shape[0] == positions.num_elems());
-  pool_.Run(x.shape[0], [&](int64_t n, int) {
-    TensorView token = x;
-    token.data = x.Row<float>(n * x.shape[1]);
-    token.shape[0] = 1;
-    const TensorView position = MakeView(positions.Row<int32_t>(0) + n, DType::kI32, {1});
-    ReferenceBackend::Rope(token, position, args);
+void CpuBackend::UpdateRopeTable(const TensorView& positions, const RopeArgs& args) {
+  const int32_t* position = positions.Row<int32_t>(0);
+  const float* inv_freq = args.inv_freq.Row<float>(0);
+  const size_t n = static_cast<size_t>(positions.num_elems()),
+               half = static_cast<size_t>(args.inv_freq.cols());
+  if (rope_.scale == args.scale && rope_.positions.size() == n && rope_.inv_freq.size() == half &&
+      std::equal(rope_.positions.begin(), rope_.positions.end(), position) &&
+      std::equal(rope_.inv_freq.begin(), rope_.inv_freq.end(), inv_freq)) {
+    return;
+  }
+  rope_.positions.assign(position, position + n);
+  rope_.inv_freq.assign(inv_freq, inv_freq + half);
+  rope_.scale = args.scale;
+  rope_.cosine.resize(n * half);
+  rope_.sine.resize(n * half);
+  // A sine costs tens of the elements that ForRows counts.
+  ForRows(positions.num_elems(), 32 * args.inv_freq.cols(), [&](int64_t row) {
+    const size_t r = static_cast<size_t>(row);
+    for (size_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(position[r]) * inv_freq[i];
+      rope_.cosine[r * half + i] = std::cos(angle) * args.scale;
+      rope_.sine[r * half + i] = std::sin(angle) * args.scale;
+    }
   });
 }
 
-void CpuBackend::Attention(const AttentionArgs& args) {
-  const int64_t num_heads = args.q.shape[1];
-  const int64_t num_kv_heads = args.k_cache.shape[2], group = num_heads / num_kv_heads;
-  TC_CHECK(num_heads % num_kv_heads == 0 && args.k_cache.cols() == args.q.cols() &&
-           args.v_cache.cols() == args.out.cols());
-  // Heads that share keys go together; a large group (latent attention has one) is cut, so that all
-  // threads have work even for one token.
-  const int64_t chunk = std::min(group, kMaxHeadsPerTask);
-  const int64_t chunks = (group + chunk - 1) / chunk, tasks_per_token = num_kv_heads * chunks;
-  pool_.Run(args.q.shape[0] * tasks_per_token, [&](int64_t task, int worker) {
-    // Last tokens first: they attend most, and the tail of a region should be short.
-    const int64_t n = args.q.shape[0] - 1 - task / tasks_per_token;
-    const int64_t kv_head = task % tasks_per_token / chunks;
-    const int64_t first_head = kv_head * group + task % chunks * chunk;
-    const int64_t num_queries = std::min(chunk, (kv_head + 1) * group - first_head);
-    const int64_t last = args.positions.Row<int32_t>(0)[n];
-    const int64_t first = args.window > 0 ? std::max<int64_t>(0, last - args.window + 1) : 0;
-    const int64_t stride = (last - first + 1 + 15) / 16 * 16;
-    std::vector<float>& scores = workers_[static_cast<size_t>(worker)].scores;
-    if (static_cast<int64_t>(scores.size()) < num_queries * stride)
-      scores.resize(num_queries * stride);
-    AttendArgs a = {};
-    a.q = args.q.Row<float>(n * num_heads + first_head);
-    a.num_queries = static_cast<int>(num_queries);
-    a.key_dim = args.q.cols();
-    a.value_dim = args.out.cols();
-    a.k_cache = static_cast<const uint8_t*>(args.k_cache.data);
-    a.v_cache = static_cast<const uint8_t*>(args.v_cache.data);
-    a.cache_dtype = args.k_cache.dtype;
-    a.k_row_bytes = args.k_cache.row_bytes;
-    a.v_row_bytes = args.v_cache.row_bytes;
-    a.num_kv_heads = num_kv_heads;
-    a.head = kv_head;
-    a.block_size = args.k_cache.shape[1];
-    a.block_table = args.block_tables.Row<int32_t>(args.seq_idx.Row<int32_t>(0)[n]);
-    a.first = first;
-    a.last = last;
-    a.sinks = args.sinks.empty() ? nullptr : args.sinks.Row<float>(0) + first_head;
-    a.scale = args.scale;
-    a.scores = scores.data();
-    a.out = args.out.Row<float>(n * num_heads + first_head);
-    kernels_.attend(&a);
+void CpuBackend::Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) {
+  const int64_t heads = x.shape[1], half = args.inv_freq.cols();
+  TC_CHECK(x.rank == 3 && x.shape[0] == positions.num_elems() && 2 * half <= x.shape[2]);
+  UpdateRopeTable(positions, args);
+  ForRows(x.shape[0], heads * x.shape[2], [&](int64_t n) {
+    const float* cosine = &rope_.cosine[static_cast<size_t>(n * half)];
+    const float* sine = &rope_.sine[static_cast<size_t>(n * half)];
+    for (int64_t h = 0; h < heads; ++h) {
+      float* head = x.Row<float>(n * heads + h);
+      const int64_t step = args.interleaved ? 2 : 1, pair = args.interleaved ? 1 : half;
+      for (int64_t i = 0; i < half; ++i) {
+        float &a = head[step * i], &b = head[step * i + pair];
+        const float first = a, second = b;
+        a = first * cosine[i] - second * sine[i];
+        b = second * cosine[i] + first * sine[i];
+      }
+    }
   });
 }
+
+void CpuBackend::StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
+                         const TensorView& k_cache, const TensorView& v_cache) {
+  const int64_t heads = k.shape[1], num_slots = k_cache.shape[0] * k_cache.shape[1];
+  const auto store = [&](const TensorView& x, const TensorView& cache, int64_t n) {
+    const auto encode = kernels_.encode_row[static_cast<int>(cache.dtype)];
+    TC_CHECK(cache.shape[2] == heads && x.shape[1] == heads && cache.shape[3] == x.cols() &&
+             encode != nullptr);
+    const int64_t slot = slots.Row<int32_t>(0)[n];
+    TC_CHECK(slot >= 0 && slot < num_slots);
+    for (int64_t h = 0; h < heads; ++h) {
+      encode(x.Row<float>(n * heads + h), x.cols(), cache.Row<char>(slot * heads + h));
+    }
+  };
+  ForRows(k.shape[0], heads * k.cols(), [&](int64_t n) {
+    store(k, k_cache, n);
+    if (!v.empty()) store(v, v_cache, n);
+  });
+}
+
+void CpuBackend::RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
+                           const TensorView& weights) {
+  // Choosing costs several passes over the logits.
+  ForRows(logits.rows(), 8 * logits.cols(), [&](int64_t n) {
+    const auto row = [n](const TensorView& view) {
+      TensorView one = view;
+      one.data = view.Row<void>(n);
+      one.shape[0] = 1;
+      return one;
+    };
+    ReferenceBackend::RouteTopK(row(logits), args, row(ids), row(weights));
+  });
+}
+
+void CpuBackend::EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
+                             const TensorView& out) {
+  TC_CHECK(out.rows() == token_ids.num_elems());
+  ForRows(out.rows(), 16 * out.cols(), [&](int64_t n) {
+    TensorView row = out;
+    row.data = out.Row<void>(n);
+    row.shape[0] = 1;
+    const TensorView id = MakeView(token_ids.Row<int32_t>(0) + n, DType::kI32, {1});
+    ReferenceBackend::EmbedTokens(table, id, scale, row);
+  });
+}
+
+void CpuBackend::Attention(const AttentionArgs& args) { attention_.Run(args); }
 
 void CpuBackend::QuantizeRows(const TensorView& x, const FormsNeeded& needed) {
   if (!needed.small && !needed.super) return;
@@ -238,8 +274,14 @@ void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
     for (int32_t n : task.all ? all_rows : generated_rows) {
       worker.out.push_back(task.projection->out.Row<float>(n) + task.first);
     }
+    // Threads take turns, mostly.
+    const size_t follower = static_cast<size_t>(i + pool_.num_threads());
+    const uint8_t* next = nullptr;
+    if (follower < tasks.size()) {
+      next = WeightDot::AddressOf(tasks[follower].projection->weight, tasks[follower].first);
+    }
     dot_.Run(task.projection->weight, task.projection->bias, task.first, task.last,
-             task.all ? all : generated, worker.out.data(), &worker.scratch);
+             task.all ? all : generated, next, worker.out.data(), &worker.scratch);
   });
 }
 
@@ -263,7 +305,7 @@ void CpuBackend::HeadMatMul(const TensorView& x, absl::Span<const TokenRole> rol
       AddToken(x, n * heads + h, needed, &tokens);
       worker.out.push_back(out.Row<float>(n * heads + h) + first);
     }
-    dot_.Run(weight, {}, h * rows_per_head + first, h * rows_per_head + last, tokens,
+    dot_.Run(weight, {}, h * rows_per_head + first, h * rows_per_head + last, tokens, nullptr,
              worker.out.data(), &worker.scratch);
   });
 }

@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/expert_ffn.h"
 #include "kernels/cpu/onednn_matmul.h"
+#include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/weight_dot.h"
 #include "kernels/cpu/worker_pool.h"
 #include "kernels/reference/reference_backend.h"
@@ -27,6 +28,8 @@ class CpuBackend : public ReferenceBackend {
   absl::string_view name() const override { return "cpu"; }
   std::string Describe() const override;
 
+  void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
+                   const TensorView& out) override;
   void RmsNorm(const TensorView& x, const TensorView& weight, float eps,
                const TensorView& out) override;
   void LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias, float eps,
@@ -36,7 +39,11 @@ class CpuBackend : public ReferenceBackend {
   void HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles, const TensorView& weight,
                   const TensorView& out) override;
   void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) override;
+  void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
+               const TensorView& k_cache, const TensorView& v_cache) override;
   void Attention(const AttentionArgs& args) override;
+  void RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
+                 const TensorView& weights) override;
   void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, Activation activation,
                  const TensorView& out) override;
   void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
@@ -49,10 +56,17 @@ class CpuBackend : public ReferenceBackend {
  private:
   struct Worker {
     WeightDotScratch scratch;
-    std::vector<float> scores;         // attention
     std::vector<float*> out;           // per token: where a row range lands
     std::vector<float> panel, result;  // oneDNN
     OneDnnMatMul onednn;
+  };
+
+  // Sines and cosines of the last step's positions, which all layers ask for.
+  struct RopeTable {
+    std::vector<int32_t> positions;
+    std::vector<float> inv_freq;
+    float scale = 0.0f;
+    std::vector<float> cosine, sine;  // [positions, inv_freq]
   };
 
   CpuBackend(const CpuKernels& kernels, int num_threads, Activations activations);
@@ -63,6 +77,7 @@ class CpuBackend : public ReferenceBackend {
   void QuantizeRows(const TensorView& x, const FormsNeeded& needed);
   // Appends row n of x, which QuantizeRows has seen, to `tokens`.
   void AddToken(const TensorView& x, int64_t n, const FormsNeeded& needed, TokenRows* tokens) const;
+  void UpdateRopeTable(const TensorView& positions, const RopeArgs& args);
   void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
                  absl::Span<const Projection> projections);
 
@@ -71,8 +86,10 @@ class CpuBackend : public ReferenceBackend {
   const WeightDot dot_;
   WorkerPool pool_;
   thermocline::ExpertFfn expert_ffn_;
+  PagedAttention attention_;
   std::vector<Worker> workers_;
   QuantizedActivations small_, super_;  // of the operation's input
+  RopeTable rope_;
 };
 
 }  // namespace thermocline

@@ -76,7 +76,12 @@ void ExpertFfn::PrepareExperts(const Layer& layer) {
   }
 }
 
-void ExpertFfn::GateUp(const Layer& layer, const Task& task, Worker* worker) {
+const uint8_t* ExpertFfn::WeightsOf(const Layer& layer, const Task& task) {
+  const ExpertWork& work = layer.experts[static_cast<size_t>(task.expert)];
+  return WeightDot::AddressOf(task.down ? work.down : work.gate, task.first_row);
+}
+
+void ExpertFfn::GateUp(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker) {
   const ExpertWork& work = layer.experts[static_cast<size_t>(task.expert)];
   const Expert& expert = experts_[static_cast<size_t>(task.expert)];
   const int64_t num_pairs = static_cast<int64_t>(work.rows.size());
@@ -90,8 +95,9 @@ void ExpertFfn::GateUp(const Layer& layer, const Task& task, Worker* worker) {
     worker->up_out.push_back(&worker->up[static_cast<size_t>(i * count)]);
   }
   dot_.Run(work.gate, work.gate_bias, task.first_row, task.last_row, expert.input,
-           worker->gate_out.data(), &worker->scratch);
-  dot_.Run(work.up, work.up_bias, task.first_row, task.last_row, expert.input,
+           WeightDot::AddressOf(work.up, task.first_row), worker->gate_out.data(),
+           &worker->scratch);
+  dot_.Run(work.up, work.up_bias, task.first_row, task.last_row, expert.input, next,
            worker->up_out.data(), &worker->scratch);
   const auto activate =
       layer.activation == Activation::kSwigluOai ? kernels_.swiglu_oai : kernels_.silu_mul;
@@ -115,7 +121,7 @@ void ExpertFfn::GateUp(const Layer& layer, const Task& task, Worker* worker) {
   pending.store(-1, std::memory_order_release);
 }
 
-void ExpertFfn::Down(const Layer& layer, const Task& task, Worker* worker) {
+void ExpertFfn::Down(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker) {
   const ExpertWork& work = layer.experts[static_cast<size_t>(task.expert)];
   // Tasks are handed out in order, so every gate and up task is done or running: the wait is short.
   const std::atomic<int>& pending = pending_[static_cast<size_t>(task.expert)];
@@ -125,7 +131,7 @@ void ExpertFfn::Down(const Layer& layer, const Task& task, Worker* worker) {
     worker->gate_out.push_back(layer.out.Row<float>(slot) + task.first_row);
   }
   dot_.Run(work.down, work.down_bias, task.first_row, task.last_row,
-           experts_[static_cast<size_t>(task.expert)].hidden, worker->gate_out.data(),
+           experts_[static_cast<size_t>(task.expert)].hidden, next, worker->gate_out.data(),
            &worker->scratch);
 }
 
@@ -136,10 +142,13 @@ void ExpertFfn::Run(const Layer& layer) {
   pool_->Run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker_idx) {
     const Task& task = tasks_[static_cast<size_t>(i)];
     Worker* worker = &workers_[static_cast<size_t>(worker_idx)];
+    // Threads take turns, mostly.
+    const size_t follower = static_cast<size_t>(i + pool_->num_threads());
+    const uint8_t* next = follower < tasks_.size() ? WeightsOf(layer, tasks_[follower]) : nullptr;
     if (task.down) {
-      Down(layer, task, worker);
+      Down(layer, task, next, worker);
     } else {
-      GateUp(layer, task, worker);
+      GateUp(layer, task, next, worker);
     }
   });
 }

@@ -53,8 +53,11 @@ class ExpertFfn {
 
   void PlanTasks(const Layer& layer);
   void PrepareExperts(const Layer& layer);
-  void GateUp(const Layer& layer, const Task& task, Worker* worker);
-  void Down(const Layer& layer, const Task& task, Worker* worker);
+  // The weights that a task reads first.
+  static const uint8_t* WeightsOf(const Layer& layer, const Task& task);
+  // `next`: as in WeightDot::Run.
+  void GateUp(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker);
+  void Down(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker);
 
   const CpuKernels& kernels_;
   const WeightDot& dot_;

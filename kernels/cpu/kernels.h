@@ -40,12 +40,15 @@ struct PanelDotArgs {
   const void* const* x;  // [num_tokens] records
   int num_tokens;
   float* const* out;  // [num_tokens]
+  // What the caller will read next, or null: prefetched towards the end.
+  const uint8_t* next;
 };
 
-// The KV rows one token attends, for one key/value head.
+// One token's attention for num_heads neighbouring key/value heads, `group` query heads each.
 struct AttendArgs {
-  const float* q;  // [num_queries, key_dim]: the query heads that share this key/value head
-  int num_queries;
+  const float* q;  // [num_heads * group, key_dim]
+  int num_heads;
+  int group;
   int64_t key_dim;
   int64_t value_dim;
   const uint8_t*
@@ -54,16 +57,39 @@ struct AttendArgs {
   DType cache_dtype;
   int64_t k_row_bytes;
   int64_t v_row_bytes;
-  int64_t num_kv_heads;
-  int64_t head;
+  int64_t num_kv_heads;  // of the cache
+  int64_t head;          // the first one here
   int64_t block_size;
   const int32_t* block_table;
   int64_t first;  // first and last position attended
   int64_t last;
-  const float* sinks;  // [num_queries] or null
+  const float* sinks;  // [num_heads * group] or null
   float scale;
-  float* scores;  // scratch [num_queries, last - first + 1 rounded up to 16]
-  float* out;     // [num_queries, value_dim]
+  float* scores;  // scratch [num_heads * group, last - first + 1 rounded up to 16]
+  float* out;     // [num_heads * group, value_dim]
+};
+
+// Queries that share a key/value head of one sequence: tokens x heads, in any order.
+struct AttendTileArgs {
+  const float* const* q;  // [num_queries] rows of key_dim
+  int num_queries;
+  const int64_t* first;  // [num_queries] first and last position each attends
+  const int64_t* last;
+  const float* const* sinks;  // [num_queries], or null
+  float* const* out;          // [num_queries] rows of value_dim
+  int64_t key_dim;
+  int64_t value_dim;
+  const uint8_t* k_cache;  // as in AttendArgs
+  const uint8_t* v_cache;
+  DType cache_dtype;
+  int64_t k_row_bytes;
+  int64_t v_row_bytes;
+  int64_t num_kv_heads;
+  int64_t head;
+  int64_t block_size;
+  const int32_t* block_table;
+  float scale;
+  float* scratch;  // attend_tile_scratch floats, aligned to 64 bytes
 };
 
 struct CpuKernels {
@@ -84,8 +110,14 @@ struct CpuKernels {
   void (*dot_f32)(const float* w, int64_t k, const float* const* x, int num_tokens,
                   float* const* out);
 
+  // Attention of one token; of many prompt tokens. The two differ in rounding: a role has one of
+  // them. A query's result is the same in every tile.
   void (*attend)(const AttendArgs* args);
+  void (*attend_tile)(const AttendTileArgs* args);
+  int64_t (*attend_tile_scratch)(int64_t num_queries, int64_t key_dim, int64_t value_dim);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+  // Rounds n values to the type of a cache, F32, F16 or BF16.
+  void (*encode_row[kNumDTypes])(const float* x, int64_t n, void* out);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float* out);
   void (*axpy)(const float* x, float scale, int64_t n, float* acc);

@@ -9,6 +9,9 @@
 #ifndef THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 #define THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 
+#include "kernels/cpu/attend_impl.h"
+#include "kernels/cpu/attend_tile_impl.h"
+#include "kernels/cpu/exp_impl.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/panel_dot_impl.h"
 #include "kernels/quant/decode.h"
@@ -69,24 +72,24 @@ void DecodeFloats(const uint8_t* row, int64_t k, float* out) {
   for (; i < k; ++i) out[i] = Storage::LoadOne(row, i);
 }
 
-// ---- elementwise ----
+void EncodeF32(const float* x, int64_t n, void* out) { memcpy(out, x, (size_t)n * sizeof(float)); }
 
-// exp(x) for x <= 0 or moderate: 2^n * p(r), r in [-ln2/2, ln2/2], Taylor to r^7; about 2 ulp.
-inline F32 Exp(F32 x) {
-  x = F32::Max(x, F32::Set(-87.0f));
-  const F32 n = F32::Round(F32::Mul(x, F32::Set(1.44269504f)));
-  F32 r = F32::Fma(n, F32::Set(-0.693359375f), x);
-  r = F32::Fma(n, F32::Set(2.12194440e-4f), r);
-  F32 p = F32::Set(1.0f / 5040.0f);
-  p = F32::Fma(p, r, F32::Set(1.0f / 720.0f));
-  p = F32::Fma(p, r, F32::Set(1.0f / 120.0f));
-  p = F32::Fma(p, r, F32::Set(1.0f / 24.0f));
-  p = F32::Fma(p, r, F32::Set(1.0f / 6.0f));
-  p = F32::Fma(p, r, F32::Set(0.5f));
-  p = F32::Fma(p, r, F32::Set(1.0f));
-  p = F32::Fma(p, r, F32::Set(1.0f));
-  return F32::ScaleByPowerOf2(p, n);
+void EncodeF16(const float* x, int64_t n, void* out) {
+  uint8_t* row = (uint8_t*)out;
+  int64_t i = 0;
+  for (; i + F32::kLanes <= n; i += F32::kLanes) F32::Load(x + i).StoreHalf(row + 2 * i);
+  for (; i < n; ++i) {
+    const uint16_t bits = FloatToHalf(x[i]);
+    memcpy(row + 2 * i, &bits, sizeof(bits));
+  }
 }
+
+void EncodeBf16(const float* x, int64_t n, void* out) {
+  uint16_t* row = (uint16_t*)out;
+  for (int64_t i = 0; i < n; ++i) row[i] = FloatToBfloat16(x[i]);
+}
+
+// ---- elementwise ----
 
 inline F32 SiluOf(F32 x) {
   // -x is capped so that exp stays finite; beyond it silu is 0 to f32 precision anyway.
@@ -142,107 +145,6 @@ void Axpy(const float* x, float scale, int64_t n, float* acc) {
   for (; i < n; ++i) acc[i] = acc[i] + scale * x[i];
 }
 
-// ---- attention ----
-
-// Row of this head's key or value at a position.
-inline int64_t CacheRow(const AttendArgs& a, int64_t position) {
-  const int64_t block = a.block_table[position / a.block_size];
-  const int64_t slot = block * a.block_size + position % a.block_size;
-  return slot * a.num_kv_heads + a.head;
-}
-
-template <class Storage>
-inline float DotCached(const float* q, const uint8_t* row, int64_t n) {
-  F32 acc0 = F32::Zero(), acc1 = F32::Zero();
-  int64_t i = 0;
-  for (; i + 2 * F32::kLanes <= n; i += 2 * F32::kLanes) {
-    acc0 = F32::Fma(F32::Load(q + i), Storage::Load(row, i), acc0);
-    acc1 = F32::Fma(F32::Load(q + i + F32::kLanes), Storage::Load(row, i + F32::kLanes), acc1);
-  }
-  float sum = F32::Add(acc0, acc1).Sum();
-  for (; i < n; ++i) sum += q[i] * Storage::LoadOne(row, i);
-  return sum;
-}
-
-// Scores to probabilities over positions, in place; the order of the sum depends on `n` only. A
-// sink takes its share of the sum.
-inline void Softmax(float* scores, int64_t n, const float* sink) {
-  float max = sink != nullptr && *sink > scores[0] ? *sink : scores[0];
-  for (int64_t i = 1; i < n; ++i) max = scores[i] > max ? scores[i] : max;
-  const int64_t padded = (n + F32::kLanes - 1) / F32::kLanes * F32::kLanes;
-  for (int64_t i = n; i < padded; ++i) scores[i] = -1e30f;  // weighs exp(-87), cleared below
-  for (int64_t i = 0; i < padded; i += F32::kLanes) {
-    Exp(F32::Sub(F32::Load(scores + i), F32::Set(max))).Store(scores + i);
-  }
-  for (int64_t i = n; i < padded; ++i) scores[i] = 0.0f;
-  F32 sum = F32::Zero();
-  for (int64_t i = 0; i < padded; i += F32::kLanes) sum = F32::Add(sum, F32::Load(scores + i));
-  float total = sum.Sum();
-  if (sink != nullptr) {
-    float weight[F32::kLanes] = {};
-    Exp(F32::Set(*sink - max)).Store(weight);
-    total += weight[0];
-  }
-  const F32 inverse = F32::Set(1.0f / total);
-  for (int64_t i = 0; i < padded; i += F32::kLanes) {
-    F32::Mul(F32::Load(scores + i), inverse).Store(scores + i);
-  }
-}
-
-template <class Storage>
-void AttendWith(const AttendArgs& a) {
-  const int64_t count = a.last - a.first + 1, stride = (count + 15) / 16 * 16;
-  for (int64_t p = 0; p < count; ++p) {
-    const uint8_t* row = a.k_cache + CacheRow(a, a.first + p) * a.k_row_bytes;
-    for (int g = 0; g < a.num_queries; ++g) {
-      a.scores[g * stride + p] = a.scale * DotCached<Storage>(a.q + g * a.key_dim, row, a.key_dim);
-    }
-  }
-  for (int g = 0; g < a.num_queries; ++g) {
-    Softmax(a.scores + g * stride, count, a.sinks != nullptr ? a.sinks + g : nullptr);
-  }
-  for (int64_t i = 0; i < a.num_queries * a.value_dim; ++i) a.out[i] = 0.0f;
-  for (int64_t p = 0; p < count; ++p) {
-    const uint8_t* row = a.v_cache + CacheRow(a, a.first + p) * a.v_row_bytes;
-    for (int g = 0; g < a.num_queries; ++g) {
-      const float weight = a.scores[g * stride + p];
-      const F32 w = F32::Set(weight);
-      float* out = a.out + g * a.value_dim;
-      int64_t i = 0;
-      for (; i + F32::kLanes <= a.value_dim; i += F32::kLanes) {
-        F32::Fma(w, Storage::Load(row, i), F32::Load(out + i)).Store(out + i);
-      }
-      for (; i < a.value_dim; ++i) out[i] = out[i] + weight * Storage::LoadOne(row, i);
-    }
-  }
-}
-
-struct F32Storage {
-  static F32 Load(const uint8_t* row, int64_t i) { return F32::Load((const float*)row + i); }
-  static float LoadOne(const uint8_t* row, int64_t i) { return ((const float*)row)[i]; }
-};
-struct F16Storage {
-  static F32 Load(const uint8_t* row, int64_t i) { return F32::LoadHalf(row + 2 * i); }
-  static float LoadOne(const uint8_t* row, int64_t i) { return HalfToFloat(LoadU16(row + 2 * i)); }
-};
-struct Bf16Storage {
-  static F32 Load(const uint8_t* row, int64_t i) { return F32::LoadBfloat16(row + 2 * i); }
-  static float LoadOne(const uint8_t* row, int64_t i) {
-    return Bfloat16ToFloat(LoadU16(row + 2 * i));
-  }
-};
-
-void Attend(const AttendArgs* args) {
-  switch (args->cache_dtype) {
-    case DType::kF16:
-      return AttendWith<F16Storage>(*args);
-    case DType::kBF16:
-      return AttendWith<Bf16Storage>(*args);
-    default:
-      return AttendWith<F32Storage>(*args);
-  }
-}
-
 // ---- the table ----
 
 template <class Format>
@@ -272,8 +174,13 @@ CpuKernels MakeKernels(const char* name) {
   table.decode_row[(int)DType::kF32] = &DecodeFloats<F32Storage>;
   table.decode_row[(int)DType::kF16] = &DecodeFloats<F16Storage>;
   table.decode_row[(int)DType::kBF16] = &DecodeFloats<Bf16Storage>;
+  table.encode_row[(int)DType::kF32] = &EncodeF32;
+  table.encode_row[(int)DType::kF16] = &EncodeF16;
+  table.encode_row[(int)DType::kBF16] = &EncodeBf16;
   table.dot_f32 = &DotF32;
   table.attend = &Attend;
+  table.attend_tile = &AttendTile;
+  table.attend_tile_scratch = &AttendTileScratch;
   table.rms_norm = &RmsNormRow;
   table.silu_mul = &GatedRow<&SiluMulOf>;
   table.swiglu_oai = &GatedRow<&SwigluOaiOf>;

@@ -553,17 +553,20 @@ void DotTiles(const PanelDotArgs& a, int64_t row) {
   const int64_t begin = row > a.first_row ? row : a.first_row;
   const int64_t stop = row + kRows < a.last_row ? row + kRows : a.last_row;
   const int num_tiles = (a.num_tokens + kTokens - 1) / kTokens;
+  // What follows the tile's panels.
+  const uint8_t* next = panels + kPanels * panel_bytes;
+  if (row + kRows >= a.last_row && a.next != nullptr) next = a.next;
   for (int tile = 0, t = 0; tile < num_tiles; ++tile) {
     Ahead ahead;
     if (num_tiles == 1) {
       // A little ahead in the same panel, then in the one that takes its place.
       const int64_t blocks = (kPrefetchBytes + kBlockBytes - 1) / kBlockBytes;
       ahead = {panels + blocks * kBlockBytes, panel_bytes, kBlockBytes, num_blocks - blocks,
-               (kPanels - 1) * panel_bytes};
+               next - (panels + panel_bytes)};
     } else {
       // Later tiles find the panels in the cache: each brings a part of the next ones.
-      ahead = {panels + kPanels * panel_bytes + tile * (panel_bytes / num_tiles), panel_bytes,
-               kBlockBytes / num_tiles, num_blocks, 0};
+      ahead = {next + tile * (panel_bytes / num_tiles), panel_bytes, kBlockBytes / num_tiles,
+               num_blocks, 0};
     }
     // Tiles as even as can be: 7 tokens are 4 and 3.
     const int count = (a.num_tokens - t + num_tiles - tile - 1) / (num_tiles - tile);

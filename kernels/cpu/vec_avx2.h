@@ -25,6 +25,9 @@ struct F32 {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
   }
   void Store(float* p) const { _mm256_storeu_ps(p, v); }
+  void StoreHalf(uint8_t* p) const {
+    _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
   static F32 Add(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
   static F32 Sub(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
   static F32 Mul(F32 a, F32 b) { return {_mm256_mul_ps(a.v, b.v)}; }
@@ -45,6 +48,24 @@ struct F32 {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  // rows[i][j] <-> rows[j][i].
+  static void Transpose(F32 rows[8]) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+      a[i] = _mm256_unpacklo_ps(rows[i].v, rows[i + 1].v);
+      a[i + 1] = _mm256_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+      b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
+      b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+      b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+    }
+    for (int j = 0; j < 4; ++j) {
+      rows[j].v = _mm256_permute2f128_ps(b[j], b[4 + j], 0x20);
+      rows[4 + j].v = _mm256_permute2f128_ps(b[j], b[4 + j], 0x31);
+    }
   }
 };
 
@@ -114,6 +135,7 @@ struct I32 {
   F32 ToFloat() const { return {_mm256_cvtepi32_ps(v)}; }
 };
 
+constexpr int kAttendRows = 4, kAttendVectors = 2;
 constexpr int kPanelTokens = 2, kTilePanels = 1, kTileTokens = 2;
 
 }  // namespace

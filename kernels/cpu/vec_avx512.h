@@ -25,6 +25,9 @@ struct F32 {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
   }
   void Store(float* p) const { _mm512_storeu_ps(p, v); }
+  void StoreHalf(uint8_t* p) const {
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
   static F32 Add(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
   static F32 Sub(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
   static F32 Mul(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -35,6 +38,35 @@ struct F32 {
   static F32 Round(F32 a) { return {_mm512_roundscale_ps(a.v, 0)}; }
   static F32 ScaleByPowerOf2(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
   float Sum() const { return _mm512_reduce_add_ps(v); }
+  // rows[i][j] <-> rows[j][i].
+  static void Transpose(F32 rows[16]) {
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+      a[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+      a[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      b[i] = Pairs<0x44>(a[i], a[i + 2]);
+      b[i + 1] = Pairs<0xEE>(a[i], a[i + 2]);
+      b[i + 2] = Pairs<0x44>(a[i + 1], a[i + 3]);
+      b[i + 3] = Pairs<0xEE>(a[i + 1], a[i + 3]);
+    }
+    // Quarter q of b[4 g + j] holds rows 4 g .. 4 g + 3 of column 4 q + j.
+    for (int j = 0; j < 4; ++j) {
+      const __m512 low0 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);
+      const __m512 low1 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
+      const __m512 high0 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xDD);
+      const __m512 high1 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xDD);
+      rows[j].v = _mm512_shuffle_f32x4(low0, low1, 0x88);
+      rows[8 + j].v = _mm512_shuffle_f32x4(low0, low1, 0xDD);
+      rows[4 + j].v = _mm512_shuffle_f32x4(high0, high1, 0x88);
+      rows[12 + j].v = _mm512_shuffle_f32x4(high0, high1, 0xDD);
+    }
+  }
+  template <int kControl>
+  static __m512 Pairs(__m512 a, __m512 b) {
+    return _mm512_shuffle_ps(a, b, kControl);
+  }
 };
 
 inline float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
@@ -97,6 +129,7 @@ struct I32 {
 
 // Tiles of the panel products, as many sums as fit into the registers: one panel and up to
 // kPanelTokens tokens, or kTilePanels and up to kTileTokens.
+constexpr int kAttendRows = 6, kAttendVectors = 4;  // of the attention tiles, likewise
 constexpr int kPanelTokens = 12, kTilePanels = 2, kTileTokens = 6;
 
 }  // namespace

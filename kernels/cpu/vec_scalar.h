@@ -20,6 +20,10 @@ struct F32 {
   static F32 LoadHalf(const uint8_t* p) { return {HalfToFloat(LoadU16(p))}; }
   static F32 LoadBfloat16(const uint8_t* p) { return {Bfloat16ToFloat(LoadU16(p))}; }
   void Store(float* p) const { *p = v; }
+  void StoreHalf(uint8_t* p) const {
+    const uint16_t bits = FloatToHalf(v);
+    memcpy(p, &bits, sizeof(bits));
+  }
   static F32 Add(F32 a, F32 b) { return {a.v + b.v}; }
   static F32 Sub(F32 a, F32 b) { return {a.v - b.v}; }
   static F32 Mul(F32 a, F32 b) { return {a.v * b.v}; }
@@ -30,6 +34,7 @@ struct F32 {
   static F32 Round(F32 a) { return {nearbyintf(a.v)}; }
   static F32 ScaleByPowerOf2(F32 a, F32 n) { return {ldexpf(a.v, (int)n.v)}; }
   float Sum() const { return v; }
+  static void Transpose(F32*) {}
 };
 
 inline float SquareRoot(float x) { return sqrtf(x); }
@@ -164,6 +169,7 @@ struct I32 {
   }
 };
 
+constexpr int kAttendRows = 1, kAttendVectors = 1;
 constexpr int kPanelTokens = 1, kTilePanels = 1, kTileTokens = 1;
 
 }  // namespace

@@ -23,9 +23,16 @@ void WeightDot::Note(const TensorView& weight, FormsNeeded* needed) const {
   needed->super |= FormFor(weight) == ActivationForm::kSuperInt8;
 }
 
+const uint8_t* WeightDot::AddressOf(const TensorView& weight, int64_t row) {
+  if (weight.layout == Layout::kRows) return weight.Row<const uint8_t>(row);
+  const int64_t panel = (weight.first_row + row) / kPanelRows;
+  return static_cast<const uint8_t*>(weight.data) +
+         panel * PackedBytes(weight.dtype, kPanelRows, weight.cols());
+}
+
 void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t first_row,
-                    int64_t last_row, const TokenRows& tokens, float* const* out,
-                    WeightDotScratch* scratch) const {
+                    int64_t last_row, const TokenRows& tokens, const uint8_t* next,
+                    float* const* out, WeightDotScratch* scratch) const {
   const int num_tokens = static_cast<int>(tokens.f32.size());
   const int dtype = static_cast<int>(weight.dtype);
   const ActivationForm form = FormFor(weight);
@@ -40,7 +47,8 @@ void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t fi
                                  .last_row = weight.first_row + last_row,
                                  .x = x + t,
                                  .num_tokens = std::min(kTokensPerPass, num_tokens - t),
-                                 .out = out + t};
+                                 .out = out + t,
+                                 .next = t + kTokensPerPass < num_tokens ? nullptr : next};
       kernels_.dot_panels[dtype](&args);
     }
   } else {

@@ -134,9 +134,9 @@ std::vector<std::vector<float>> DotPanels(const CpuKernels& kernels, DType dtype
       rows.size(), std::vector<float>(static_cast<size_t>(last_row - first_row), -1.0f));
   std::vector<float*> pointers;
   for (auto& o : out) pointers.push_back(o.data());
-  const PanelDotArgs args = {panels.data(),  k,           first_row,
-                             last_row,       rows.data(), static_cast<int>(rows.size()),
-                             pointers.data()};
+  const PanelDotArgs args = {panels.data(),   k,           first_row,
+                             last_row,        rows.data(), static_cast<int>(rows.size()),
+                             pointers.data(), nullptr};
   kernels.dot_panels[static_cast<int>(dtype)](&args);
   return out;
 }
@@ -344,7 +344,8 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
       const int64_t first = last > 20 ? last - 9 : 0;  // a window
       AttendArgs args = {};
       args.q = q.data();
-      args.num_queries = kQueries;
+      args.num_heads = 1;
+      args.group = kQueries;
       args.key_dim = kHeadDim;
       args.value_dim = kValueDim;
       args.k_cache = k_cache.data();
@@ -386,6 +387,116 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
             expected += weights[p - first] / total * row(v_cache, p)[i];
           ASSERT_NEAR(out[g * kValueDim + i], expected, 1e-5)
               << GetFormat(dtype).name << " last " << last;
+        }
+      }
+    }
+  }
+}
+
+// A paged cache of random rows with what it holds, as f32.
+struct RandomCache {
+  RandomCache(DType type, int64_t dim, std::mt19937* random) : dtype(type), head_dim(dim) {
+    const std::vector<float> x =
+        RandomFloats(static_cast<size_t>(kBlocks * kBlockSize * kHeads * dim), random);
+    bytes.resize(static_cast<size_t>(BytesOf(type, static_cast<int64_t>(x.size()))));
+    values.resize(x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const uint16_t bits = type == DType::kF16 ? FloatToHalf(x[i]) : FloatToBfloat16(x[i]);
+      if (type == DType::kF32) {
+        std::memcpy(&bytes[4 * i], &x[i], 4);
+      } else {
+        std::memcpy(&bytes[2 * i], &bits, 2);
+      }
+    }
+    GetFormat(type).decode(bytes.data(), static_cast<int64_t>(x.size()), values.data());
+  }
+  const float* Row(const std::vector<int32_t>& table, int64_t position) const {
+    const int64_t slot = table[position / kBlockSize] * kBlockSize + position % kBlockSize;
+    return &values[static_cast<size_t>((slot * kHeads + 1) * head_dim)];
+  }
+
+  static constexpr int64_t kBlocks = 64, kBlockSize = 4, kHeads = 2;
+  DType dtype;
+  int64_t head_dim;
+  std::vector<uint8_t> bytes;
+  std::vector<float> values;
+};
+
+TEST_P(KernelTest, TiledAttentionMatchesSoftmaxAndIsTheSameInEveryTile) {
+  constexpr int64_t kKeyDim = 40, kValueDim = 21;
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const RandomCache keys(dtype, kKeyDim, &random_), values(dtype, kValueDim, &random_);
+    std::vector<int32_t> table(RandomCache::kBlocks);
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>((i * 37) % 64);
+    for (bool windowed : {false, true}) {
+      // Queries of neighbouring tokens, two heads each, around the borders of blocks of 64.
+      std::vector<int64_t> first, last;
+      for (int64_t position : {0, 1, 2, 15, 62, 63, 64, 65, 100, 127, 128, 200, 201, 202}) {
+        for (int head = 0; head < 2; ++head) {
+          last.push_back(position);
+          first.push_back(windowed ? std::max<int64_t>(0, position - 40) : 0);
+        }
+      }
+      const size_t n = last.size();
+      const std::vector<float> q = RandomFloats(n * kKeyDim, &random_),
+                               sinks = RandomFloats(n, &random_);
+      const auto run = [&](size_t begin, size_t count) {
+        std::vector<float> out(count * kValueDim);
+        std::vector<const float*> q_rows, sink_rows;
+        std::vector<float*> out_rows;
+        for (size_t i = 0; i < count; ++i) {
+          q_rows.push_back(&q[(begin + i) * kKeyDim]);
+          sink_rows.push_back(&sinks[begin + i]);
+          out_rows.push_back(&out[i * kValueDim]);
+        }
+        std::vector<float> scratch(static_cast<size_t>(kernels().attend_tile_scratch(
+                                       static_cast<int64_t>(count), kKeyDim, kValueDim)) +
+                                   16);
+        AttendTileArgs args = {};
+        args.q = q_rows.data();
+        args.num_queries = static_cast<int>(count);
+        args.first = &first[begin];
+        args.last = &last[begin];
+        args.sinks = windowed ? sink_rows.data() : nullptr;
+        args.out = out_rows.data();
+        args.key_dim = kKeyDim;
+        args.value_dim = kValueDim;
+        args.k_cache = keys.bytes.data();
+        args.v_cache = values.bytes.data();
+        args.cache_dtype = dtype;
+        args.k_row_bytes = BytesOf(dtype, kKeyDim);
+        args.v_row_bytes = BytesOf(dtype, kValueDim);
+        args.num_kv_heads = RandomCache::kHeads;
+        args.head = 1;
+        args.block_size = RandomCache::kBlockSize;
+        args.block_table = table.data();
+        args.scale = 0.25f;
+        args.scratch = scratch.data();
+        kernels().attend_tile(&args);
+        return out;
+      };
+      const std::vector<float> together = run(0, n);
+      for (size_t i = 0; i < n; ++i) {
+        const std::vector<float> mine(together.begin() + i * kValueDim,
+                                      together.begin() + (i + 1) * kValueDim);
+        ASSERT_EQ(run(i, 1), mine) << "query " << i;
+        const size_t some = std::min<size_t>(5, n - i);
+        const std::vector<float> part = run(i, some);
+        ASSERT_EQ(std::vector<float>(part.begin(), part.begin() + kValueDim), mine);
+        double total = windowed ? std::exp(static_cast<double>(sinks[i])) : 0.0;
+        std::vector<double> expected(kValueDim);
+        for (int64_t p = first[i]; p <= last[i]; ++p) {
+          double dot = 0.0;
+          for (int64_t j = 0; j < kKeyDim; ++j) {
+            dot += static_cast<double>(q[i * kKeyDim + j]) * keys.Row(table, p)[j];
+          }
+          const double weight = std::exp(0.25 * dot);
+          total += weight;
+          for (int64_t j = 0; j < kValueDim; ++j) expected[j] += weight * values.Row(table, p)[j];
+        }
+        for (int64_t j = 0; j < kValueDim; ++j) {
+          ASSERT_NEAR(mine[j], expected[j] / total, 1e-5)
+              << GetFormat(dtype).name << " query " << i << " windowed " << windowed;
         }
       }
     }

@@ -37,6 +37,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options) {
 
 Engine::Engine(EngineOptions options) : options_(std::move(options)) {
   if (!options_.now) options_.now = &SteadySeconds;
+  clock_ = std::make_unique<StageClock>(options_.now);
 }
 
 Engine::~Engine() { AbortAll(absl::UnavailableError("the server is stopping")); }
@@ -296,6 +297,7 @@ bool Engine::Step() {
     if (active.scheduled < 0.0) active.scheduled = start;
   }
   std::vector<float> logits;
+  clock_->Start();
   const absl::Status ran = RunBatch(batch, &logits);
   const double now = Now();
   if (!ran.ok()) {
@@ -308,6 +310,7 @@ bool Engine::Step() {
       DeliverRow(batch, i, absl::MakeConstSpan(logits).subspan(i * vocab, vocab), now);
     }
   }
+  clock_->Done(Stage::kSample);
   ++num_steps_;
   step_seconds_ += Now() - start;
   PublishLoad();
@@ -355,7 +358,8 @@ absl::Status Engine::RunBatch(const Batch& batch, std::vector<float>* logits) {
                     .kv_cache = kv_cache_.get(),
                     .experts = experts_.get(),
                     .scratch = scratch_.get(),
-                    .observer = &options_.hidden_observer},
+                    .observer = &options_.hidden_observer,
+                    .clock = clock_.get()},
                    batch);
   absl::StatusOr<TensorView> result = model_->Forward(&pass);
   if (!result.ok()) return result.status();
@@ -387,8 +391,11 @@ void Engine::DeliverRow(const Batch& batch, size_t row, absl::Span<const float> 
 void Engine::DeliverToken(Active* active, absl::Span<const float> logits, double now) {
   const RequestId id = active->id;
   const GenerateRequest& request = active->request;
-  const int32_t token = SampleToken(logits, request.sampling, scheduler_->Find(id)->tokens,
-                                    static_cast<int64_t>(request.prompt.size()));
+  const size_t index = static_cast<size_t>(active->num_output);
+  const int32_t token = index < request.forced.size()
+                            ? request.forced[index]
+                            : SampleToken(logits, request.sampling, scheduler_->Find(id)->tokens,
+                                          static_cast<int64_t>(request.prompt.size()));
   ++active->num_output;
   ++generated_tokens_;
   if (active->first_token < 0.0) active->first_token = now;
@@ -456,6 +463,8 @@ void Engine::PublishLoad() {
   load_.generated_tokens = generated_tokens_;
   load_.num_preemptions = scheduler_->num_preemptions();
   load_.step_seconds = step_seconds_;
+  load_.stage_seconds = clock_->seconds();
+  load_.expert_bytes_computed = experts_->bytes_computed();
   load_.draining = draining_;
   const size_t num_layers = static_cast<size_t>(host_cache_->num_layers());
   load_.experts.resize(num_layers);

@@ -67,6 +67,8 @@ struct EngineLoad {
   int64_t generated_tokens = 0;  // delivered
   int64_t num_preemptions = 0;
   double step_seconds = 0.0;  // summed
+  StageSeconds stage_seconds = {};
+  int64_t expert_bytes_computed = 0;
   bool draining = false;
   std::vector<ExpertCacheStats> experts;    // per layer, host tier
   std::vector<std::vector<int64_t>> heat;   // [layer][expert]: tokens routed since the start
@@ -113,6 +115,7 @@ class Engine {
   DType kv_dtype() const { return kv_dtype_; }
   const WeightStore& weights() const { return *weights_; }
   const ExpertRunner& experts() const { return *experts_; }
+  const Backend& backend() const { return *dense_backend_; }
   std::string DescribeBackend() const { return dense_backend_->Describe(); }
   const std::string& tokenizer_error() const { return tokenizer_error_; }
 
@@ -181,6 +184,7 @@ class Engine {
   bool stop_ = false;               // guarded by mutex_
   int64_t num_steps_ = 0, prompt_tokens_ = 0, generated_tokens_ = 0;
   double step_seconds_ = 0.0;
+  std::unique_ptr<StageClock> clock_;
 };
 
 }  // namespace thermocline

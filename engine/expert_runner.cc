@@ -64,6 +64,7 @@ absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView&
     for (size_t e = 0; e < num_experts; ++e) {
       if (plan[e] != wanted) continue;
       (wanted == Placement::kDevice ? for_device : for_host).push_back(&active[e]);
+      bytes_computed_ += layouts_[static_cast<size_t>(layer)].bytes;
     }
   }
   const Job job = {layer, activation, x, out};

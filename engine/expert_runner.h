@@ -50,6 +50,9 @@ class ExpertRunner {
   const Tier& device() const { return device_; }
   // Tokens routed to each expert since the start, [layer][expert].
   const std::vector<std::vector<int64_t>>& heat() const { return heat_; }
+  // Bytes of the experts computed since the start: an expert counts once a step, however many of
+  // its tokens there are.
+  int64_t bytes_computed() const { return bytes_computed_; }
 
  private:
   // The (row, slot) pairs of one active expert.
@@ -79,6 +82,7 @@ class ExpertRunner {
   std::vector<ExpertLayout> layouts_;
   Scratch host_scratch_, device_scratch_;
   std::vector<std::vector<int64_t>> heat_;
+  int64_t bytes_computed_ = 0;
 };
 
 }  // namespace thermocline

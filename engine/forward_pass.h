@@ -12,6 +12,7 @@
 #include "engine/expert_runner.h"
 #include "engine/kv_cache.h"
 #include "engine/scratch.h"
+#include "engine/stage_clock.h"
 #include "kernels/backend.h"
 #include "scheduler/batch.h"
 
@@ -30,6 +31,7 @@ class ForwardPass {
     ExpertRunner* experts = nullptr;
     Scratch* scratch = nullptr;
     const HiddenObserver* observer = nullptr;  // null or empty: nobody looks
+    StageClock* clock = nullptr;               // null: nobody counts
   };
 
   // Enqueues the copies of the batch's arrays. `batch` outlives the pass. RESOURCE_EXHAUSTED
@@ -60,6 +62,10 @@ class ForwardPass {
   // step ends.
   TensorView NewTensor(std::initializer_list<int64_t> shape, DType dtype = DType::kF32);
   absl::Status Observe(int layer, const TensorView& hidden);
+  // What was enqueued since the last call was `stage`.
+  void Done(Stage stage) {
+    if (resources_.clock != nullptr) resources_.clock->Done(stage);
+  }
 
  private:
   TensorView Upload(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape);

@@ -57,6 +57,12 @@ absl::Status ValidateRequest(const GenerateRequest& request, int64_t vocab_size,
           absl::StrCat("prompt token ", token, ", but the vocabulary has ", vocab_size, " tokens"));
     }
   }
+  for (int32_t token : request.forced) {
+    if (token < 0 || token >= vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("forced token ", token, ", but the vocabulary has ", vocab_size, " tokens"));
+    }
+  }
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
   if (request.max_tokens.has_value() && *request.max_tokens < 0) {
     return OutOfRange("max_tokens", static_cast<double>(*request.max_tokens),

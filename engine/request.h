@@ -35,6 +35,9 @@ struct GenerateRequest {
   // At most this many new tokens; 0 computes the prompt only (scoring). Unset: up to the context's
   // end.
   std::optional<int64_t> max_tokens;
+  // Output token i is forced[i], as far as there are any, instead of one chosen from the logits:
+  // for benchmarks that must not depend on what a model says.
+  std::vector<int32_t> forced;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;

@@ -141,6 +141,25 @@ absl::Status WeightStore::CopyIn(const void* host, const TensorView& view) {
   return backend_->Synchronize();
 }
 
+WeightStore::DenseWork WeightStore::dense_work() const {
+  const ModelDims& dims = model_->dims();
+  DenseWork work;
+  for (const DenseLoad& load : loads_) {
+    const DenseTensor& declared = *load.declared;
+    if (declared.as_f32 || declared.shape.size() < 2) continue;
+    const int64_t elems = load.tensor->num_elems();
+    if (declared.shape == std::vector<int64_t>{dims.vocab_size, dims.hidden_size}) {
+      // Embeddings and head, or one for both.
+      work.head_bytes = load.tensor->bytes;
+      work.head_elems = elems;
+    } else {
+      work.body_bytes += load.tensor->bytes;
+      work.body_elems += elems;
+    }
+  }
+  return work;
+}
+
 int64_t WeightStore::expert_bytes() const {
   int64_t bytes = 0;
   for (const ExpertLayout& layout : layouts_) bytes += layout.bytes * table_.num_experts;

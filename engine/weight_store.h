@@ -25,6 +25,13 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 // model's use.
 class WeightStore : public ExpertSource {
  public:
+  // What a step reads of the dense matrices and multiplies with each token; the head once for every
+  // row of logits. The embeddings are no part of it, unless they are the head.
+  struct DenseWork {
+    int64_t body_bytes = 0, body_elems = 0;
+    int64_t head_bytes = 0, head_elems = 0;
+  };
+
   // Resolves every declared tensor: existence, shape, and the same types for all experts of a
   // layer. Reads nothing yet. INVALID_ARGUMENT names the tensor and what was expected.
   static absl::StatusOr<std::unique_ptr<WeightStore>> Create(const Checkpoint* checkpoint,
@@ -35,6 +42,7 @@ class WeightStore : public ExpertSource {
 
   int64_t dense_bytes() const { return dense_bytes_; }
   int64_t expert_bytes() const;
+  DenseWork dense_work() const;
   // One entry a layer; bytes == 0 for layers without experts.
   const std::vector<ExpertLayout>& expert_layouts() const { return layouts_; }
   int num_experts() const { return table_.num_experts; }

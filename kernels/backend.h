@@ -139,6 +139,8 @@ class Backend {
   virtual MemoryKind memory_kind() const = 0;
   // One line for the log: instruction set, threads, precision.
   virtual std::string Describe() const = 0;
+  // Threads of this process that compute for it.
+  virtual int num_threads() const { return 1; }
 
   // Memory of this device, aligned to 64 bytes, contents undefined. RESOURCE_EXHAUSTED when there
   // is none.

@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   thermocline::AddGenerateCommand(&app, &exit_code);
   thermocline::AddScoreCommand(&app, &exit_code);
   thermocline::AddPerplexityCommand(&app, &exit_code);
+  thermocline::AddBenchCommand(&app, &exit_code);
   thermocline::AddInspectCommand(&app, &exit_code);
   thermocline::AddTokenizeCommand(&app, &exit_code);
   thermocline::AddRenderCommand(&app, &exit_code);

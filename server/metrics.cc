@@ -70,6 +70,17 @@ class EngineCollector : public prometheus::Collectable {
                static_cast<double>(load.generated_tokens)),
         Single("thermocline_preemptions_total", "Sequences that gave back their KV memory.",
                counter, static_cast<double>(load.num_preemptions))};
+    MetricFamily stages{"thermocline_stage_seconds_total",
+                        "Time spent in each part of the engine steps.",
+                        counter,
+                        {}};
+    for (size_t i = 0; i < kNumStages; ++i) {
+      ClientMetric metric;
+      metric.label = {{"stage", kStageNames[i]}};
+      metric.counter.value = load.stage_seconds[i];
+      stages.metric.push_back(metric);
+    }
+    families.push_back(std::move(stages));
     AddExperts(load, &families);
     return families;
   }

@@ -66,9 +66,11 @@ absl::Status Moe::Add(ForwardPass* pass, const MoeConfig& config, int layer, con
   RouteArgs route = config.route;
   route.bias = choice_bias_;
   backend.RouteTopK(logits, route, ids, weights);
+  pass->Done(Stage::kRouter);
   if (config.num_identity_experts > 0) backend.IdentityExperts(x, ids, num_experts, expert_out);
   absl::Status ran = pass->experts().Run(layer, x, ids, config.activation, expert_out);
   if (!ran.ok()) return ran;
+  pass->Done(Stage::kExperts);
   backend.CombineExperts(expert_out, weights, scale, acc);
   if (config.shared_intermediate_size == 0) return absl::OkStatus();
   const TensorView shared = shared_.Forward(pass, x);

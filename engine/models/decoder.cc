@@ -79,13 +79,16 @@ absl::StatusOr<TensorView> Decoder::Forward(ForwardPass* pass) const {
   backend.EmbedTokens(embed_tokens_, pass->token_ids(),
                       static_cast<float>(config_.embedding_multiplier), h);
   if (absl::Status s = pass->Observe(0, h); !s.ok()) return s;
+  pass->Done(Stage::kEmbed);
   for (int l = 0; l < dims.num_hidden_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const ScratchScope scope(pass);
     ApplyNorm(pass, layer.input_norm, h, x);
     backend.AddScaled(layer.mixer->Forward(pass, l, x), residual, h);
     ApplyNorm(pass, layer.post_norm, h, x);
+    pass->Done(Stage::kAttention);
     if (absl::Status s = FeedForward(pass, l, x, h); !s.ok()) return s;
+    pass->Done(Stage::kCombine);
     if (absl::Status s = pass->Observe(l + 1, h); !s.ok()) return s;
   }
   const TensorView last = pass->NewTensor({pass->num_logits(), dims.hidden_size});
@@ -97,6 +100,7 @@ absl::StatusOr<TensorView> Decoder::Forward(ForwardPass* pass) const {
   backend.MatMul(last, pass->logits_roles(), {&head, 1});
   if (config_.logits_scaling != 1.0)
     backend.Scale(logits, static_cast<float>(1.0 / config_.logits_scaling));
+  pass->Done(Stage::kHead);
   return logits;
 }
 

@@ -93,6 +93,7 @@ absl::Status LongcatFlash::RunLayer(ForwardPass* pass, int l, const TensorView& 
     Norm(pass, block.input_norm, h, x);
     backend.AddScaled(block.attention->Forward(pass, 2 * l + b, x), 1.0f, h);
     Norm(pass, block.post_norm, h, x);
+    pass->Done(Stage::kAttention);
     if (b == 0) {
       backend.Fill(experts, 0.0f);
       absl::Status ran = layer.moe.Add(pass, config_.moe, l, x, 1.0f, experts);
@@ -110,9 +111,11 @@ absl::StatusOr<TensorView> LongcatFlash::Forward(ForwardPass* pass) const {
   const TensorView h = pass->NewTensor({pass->num_tokens(), dims.hidden_size});
   backend.EmbedTokens(embed_tokens_, pass->token_ids(), 1.0f, h);
   if (absl::Status s = pass->Observe(0, h); !s.ok()) return s;
+  pass->Done(Stage::kEmbed);
   for (int l = 0; l < dims.num_hidden_layers; ++l) {
     const ScratchScope scope(pass);
     if (absl::Status s = RunLayer(pass, l, h); !s.ok()) return s;
+    pass->Done(Stage::kCombine);
     if (absl::Status s = pass->Observe(l + 1, h); !s.ok()) return s;
   }
   const TensorView last = pass->NewTensor({pass->num_logits(), dims.hidden_size});
@@ -121,6 +124,7 @@ absl::StatusOr<TensorView> LongcatFlash::Forward(ForwardPass* pass) const {
   Norm(pass, norm_, last, last);
   const Projection head = {lm_head_, {}, logits};
   backend.MatMul(last, pass->logits_roles(), {&head, 1});
+  pass->Done(Stage::kHead);
   return logits;
 }
 

@@ -27,6 +27,7 @@ class CpuBackend : public ReferenceBackend {
 
   absl::string_view name() const override { return "cpu"; }
   std::string Describe() const override;
+  int num_threads() const override { return pool_.num_threads(); }
 
   void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
                    const TensorView& out) override;

@@ -121,6 +121,12 @@ struct CpuKernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float* out);
   void (*axpy)(const float* x, float scale, int64_t n, float* acc);
+
+  // For measuring what the machine can do. The integer operations (a multiplication and an addition
+  // count as two) of `rounds` rounds of independent byte products; their result goes to *sink.
+  int64_t (*int8_probe)(int64_t rounds, int32_t* sink);
+  // Reads memory, a multiple of 1024 bytes, as the products do, and returns a sum over it.
+  int32_t (*read_probe)(const uint8_t* p, int64_t bytes);
 };
 
 const CpuKernels& ScalarKernels();

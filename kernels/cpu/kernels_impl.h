@@ -145,6 +145,42 @@ void Axpy(const float* x, float scale, int64_t n, float* acc) {
   for (; i < n; ++i) acc[i] = acc[i] + scale * x[i];
 }
 
+// ---- probes ----
+
+int64_t Int8Probe(int64_t rounds, int32_t* sink) {
+  constexpr int kChains = 12;
+  I32 sums[kChains];
+  const I32 w = I32::Broadcast(sink), x = I32::Broadcast(sink + 1);
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) sums[i] = I32::Set(i);  // different, or they would be one
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = I32::template DotBytes<false>(sums[i], w, x);
+  }
+  for (int i = 1; i < kChains; ++i) sums[0] = I32::Add(sums[0], sums[i]);
+  int32_t lanes[I32::kLanes];
+  sums[0].Store(lanes);
+  sink[0] = lanes[0];
+  return rounds * kChains * I32::kLanes * 8;
+}
+
+int32_t ReadProbe(const uint8_t* p, int64_t bytes) {
+  constexpr int kVectors = 8, kBytes = 4 * I32::kLanes;
+  I32 sums[kVectors];
+  for (int i = 0; i < kVectors; ++i) sums[i] = I32::Zero();
+  for (int64_t at = 0; at < bytes; at += kVectors * kBytes) {
+    for (int i = 0; i < kVectors * kBytes; i += 64) __builtin_prefetch(p + at + 4096 + i);
+    for (int i = 0; i < kVectors; ++i) {
+      sums[i] = I32::Add(sums[i], I32::Load(p + at + i * kBytes));
+    }
+  }
+  for (int i = 1; i < kVectors; ++i) sums[0] = I32::Add(sums[0], sums[i]);
+  int32_t lanes[I32::kLanes], sum = 0;
+  sums[0].Store(lanes);
+  for (int32_t lane : lanes) sum = (int32_t)((uint32_t)sum + (uint32_t)lane);
+  return sum;
+}
+
 // ---- the table ----
 
 template <class Format>
@@ -185,6 +221,8 @@ CpuKernels MakeKernels(const char* name) {
   table.silu_mul = &GatedRow<&SiluMulOf>;
   table.swiglu_oai = &GatedRow<&SwigluOaiOf>;
   table.axpy = &Axpy;
+  table.int8_probe = &Int8Probe;
+  table.read_probe = &ReadProbe;
   return table;
 }
 

@@ -2,8 +2,9 @@
 // vec_<isa>.h.
 //
 //   small blocks   y[r] = sum over groups of 32:  d_r * d_x * (sum of w x) + m_r * (d_x * sum of x)
-//   super-blocks   y[r] = sum over groups of 256: d_r * d_x * (sum over sub-groups of s_r (sum of w
-//                  x)) - dmin_r * d_x * (sum over sub-groups of m_r * sum of x)
+//   super-blocks   y[r] = sum over groups of 256: d_x * (d_r * (sum over sub-groups of s_r (sum of
+//   w
+//                  x)) - dmin_r * (sum over sub-groups of m_r * sum of x))
 //
 // Sums inside a group are exact integers; groups follow in ascending k, one fused multiply-add
 // each. Codes of signed weights are stored with an offset, a power of two: the sum then starts at
@@ -278,12 +279,6 @@ void SmallTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, co
 
 // ---- super-blocks ----
 
-// A row vector's scales of one block, unpacked to the form they are used in.
-struct SuperScales {
-  alignas(64) int32_t scale[kSubBlocks][I32::kLanes];         // of each sub-group
-  alignas(64) int32_t min_pair[kSubBlocks / 2][I32::kLanes];  // two int16: mins 2i and 2i + 1
-};
-
 // Weights that share a scale. A format with kHasMin has mins for groups of the same size.
 template <class Format>
 constexpr int SubGroup() {
@@ -292,6 +287,15 @@ constexpr int SubGroup() {
              ? 32
              : 16;
 }
+
+// A row vector's scales of one block, unpacked to the form they are used in.
+template <class Format>
+struct SuperScales {
+  static constexpr int kGroups = kSuperBlockElems / SubGroup<Format>();
+  alignas(64) int32_t scale[kGroups][I32::kLanes];  // of each sub-group
+  // Two int16 a row: mins 2i and 2i + 1.
+  alignas(64) int32_t min_pair[Format::kHasMin ? kGroups / 2 : 1][I32::kLanes];
+};
 
 // Byte j of every lane.
 template <int kByte>
@@ -322,7 +326,7 @@ struct ScaleReader;
 // The 12 bytes of Q4_K and Q5_K (kernels/quant/k_scales.h) as three words a row.
 template <class Format>
 struct KScaleReader {
-  static inline void Read(const uint8_t* block, int row, SuperScales* out) {
+  static inline void Read(const uint8_t* block, int row, SuperScales<Format>* out) {
     const uint8_t* words = block + FieldOffset<Format>(0) + 4 * row;
     const I32 a = I32::Load(words), b = I32::Load(words + 64), c = I32::Load(words + 128);
     const I32 six = I32::Set(0x3F3F3F3F), four = I32::Set(0x0F0F0F0F), top = I32::Set(0x30303030);
@@ -342,7 +346,7 @@ struct ScaleReader<FormatQ5K> : KScaleReader<FormatQ5K> {};
 
 template <>
 struct ScaleReader<FormatQ6K> {
-  static inline void Read(const uint8_t* block, int row, SuperScales* out) {
+  static inline void Read(const uint8_t* block, int row, SuperScales<FormatQ6K>* out) {
     const uint8_t* scales = block + FieldOffset<FormatQ6K>(0) + row;
     for (int g = 0; g < kSubBlocks; ++g) {
       I32::LoadInt8(scales + g * kPanelRows).Store(out->scale[g]);
@@ -352,7 +356,7 @@ struct ScaleReader<FormatQ6K> {
 
 template <>
 struct ScaleReader<FormatQ2K> {
-  static inline void Read(const uint8_t* block, int row, SuperScales* out) {
+  static inline void Read(const uint8_t* block, int row, SuperScales<FormatQ2K>* out) {
     const uint8_t* bytes = block + FieldOffset<FormatQ2K>(0) + row;
     const I32 low = I32::Set(0x0F);
     for (int g = 0; g < kSubBlocks; g += 2) {
@@ -368,7 +372,7 @@ struct ScaleReader<FormatQ2K> {
 
 template <>
 struct ScaleReader<FormatQ3K> {
-  static inline void Read(const uint8_t* block, int row, SuperScales* out) {
+  static inline void Read(const uint8_t* block, int row, SuperScales<FormatQ3K>* out) {
     const uint8_t* words = block + FieldOffset<FormatQ3K>(0) + 4 * row;
     const I32 a = I32::Load(words), b = I32::Load(words + 64), c = I32::Load(words + 128);
     const I32 low = I32::Set(0x0F0F0F0F), top = I32::Set(0x30303030);
@@ -387,7 +391,7 @@ struct ScaleReader<FormatQ3K> {
 
 template <>
 struct ScaleReader<FormatIq4Xs> {
-  static inline void Read(const uint8_t* block, int row, SuperScales* out) {
+  static inline void Read(const uint8_t* block, int row, SuperScales<FormatIq4Xs>* out) {
     const I32 low = I32::Load(block + FieldOffset<FormatIq4Xs>(0) + 4 * row);
     I32 high = I32::LoadUint16(block + FieldOffset<FormatIq4Xs>(1) + 2 * (kPanelRows + row));
     I32 nibbles = low;
@@ -409,11 +413,10 @@ constexpr int ScaleField() {
 
 // total += scale * (sum of w x) for one sub-group.
 template <class Format, int kVectors, int kTokens>
-inline __attribute__((always_inline)) void AddGroup(const uint8_t* const (&block)[kVectors],
-                                                    const SuperScales (&scales)[kVectors],
-                                                    const SuperRecord* const (&record)[kTokens],
-                                                    int chunk, int sub,
-                                                    I32 (&total)[kTokens][kVectors]) {
+inline __attribute__((always_inline)) void AddGroup(
+    const uint8_t* const (&block)[kVectors], const SuperScales<Format>* const (&scales)[kVectors],
+    const SuperRecord* const (&record)[kTokens], int chunk, int sub,
+    I32 (&total)[kTokens][kVectors]) {
   constexpr int kGroup = SubGroup<Format>(), kSteps = kGroup / kStepWeights;
   const int group = chunk * (kChunkWeights / kGroup) + sub;
   I32 sum[kTokens][kVectors];
@@ -444,7 +447,7 @@ inline __attribute__((always_inline)) void AddGroup(const uint8_t* const (&block
   }
 #pragma GCC unroll 2
   for (int v = 0; v < kVectors; ++v) {
-    const I32 scale = I32::Load(scales[v].scale[group]);
+    const I32 scale = I32::Load(scales[v]->scale[group]);
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {
       total[t][v] = I32::Add(total[t][v], I32::Mul(sum[t][v], scale));
@@ -452,25 +455,29 @@ inline __attribute__((always_inline)) void AddGroup(const uint8_t* const (&block
   }
 }
 
+// `ready`: the scales of all blocks, [num_blocks, kVectors], or null.
 template <class Format, int kVectors, int kTokens>
-void SuperTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, const void* const* x,
+void SuperTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
+               const SuperScales<Format>* ready, const void* const* x,
                float (*out)[kVectors * I32::kLanes]) {
   constexpr int kGroup = SubGroup<Format>();
   constexpr int kPanels = kVectors * I32::kLanes / kPanelRows;
   constexpr int64_t kBytes = PanelBlockBytes<Format>();
-  SuperScales scales[kVectors];
+  SuperScales<Format> own[kVectors];
   // In memory: touched once a block, registers belong to the sums.
   alignas(64) float acc[kTokens][kVectors][I32::kLanes];
   memset(acc, 0, sizeof(acc));
   for (int64_t b = 0; b < num_blocks; ++b) {
     const uint8_t* block[kVectors];
     const SuperRecord* record[kTokens];
+    const SuperScales<Format>* scales[kVectors];
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) record[t] = (const SuperRecord*)x[t] + b;
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       block[v] = panels + (VectorPanel(v) * num_blocks + b) * kBytes;
-      ScaleReader<Format>::Read(block[v], VectorRow(v), &scales[v]);
+      scales[v] = ready != nullptr ? ready + b * kVectors + v : &own[v];
+      if (ready == nullptr) ScaleReader<Format>::Read(block[v], VectorRow(v), &own[v]);
     }
     I32 total[kTokens][kVectors];
 #pragma GCC unroll 12
@@ -493,22 +500,25 @@ void SuperTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, co
     for (int v = 0; v < kVectors; ++v) {
       constexpr int kField = ScaleField<Format>();
       const RowF32 d = HalfField<Format, kField>(block[v], 0, VectorRow(v));
+      RowF32 minus_dmin = RowF32::Zero();
+      if constexpr (Format::kHasMin) {
+        minus_dmin =
+            RowF32::Mul(HalfField<Format, kField>(block[v], 1, VectorRow(v)), RowF32::Set(-1.0f));
+      }
 #pragma GCC unroll 12
       for (int t = 0; t < kTokens; ++t) {
-        const RowF32 dx = RowF32::Set(record[t]->d);
-        RowF32 y = RowF32::Fma(total[t][v].ToFloat(), RowF32::Mul(d, dx), RowF32::Load(acc[t][v]));
+        RowF32 y = RowF32::Mul(total[t][v].ToFloat(), d);
         if constexpr (Format::kHasMin) {
           I32 min = I32::Zero();
           const int16_t* sums = kGroup == 32 ? record[t]->sum32 : record[t]->sum16;
 #pragma GCC unroll 8
           for (int i = 0; i < kSuperBlockElems / kGroup / 2; ++i) {
             min =
-                I32::DotWords(min, I32::Load(scales[v].min_pair[i]), I32::Broadcast(sums + 2 * i));
+                I32::DotWords(min, I32::Load(scales[v]->min_pair[i]), I32::Broadcast(sums + 2 * i));
           }
-          const RowF32 minus = RowF32::Mul(HalfField<Format, kField>(block[v], 1, VectorRow(v)),
-                                           RowF32::Set(-record[t]->d));
-          y = RowF32::Fma(min.ToFloat(), minus, y);
+          y = RowF32::Fma(min.ToFloat(), minus_dmin, y);
         }
+        y = RowF32::Fma(y, RowF32::Set(record[t]->d), RowF32::Load(acc[t][v]));
         y.Store(acc[t][v]);
       }
     }
@@ -522,11 +532,41 @@ void SuperTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, co
 
 // ---- the driver ----
 
+// What the tiles of the same panels share.
+template <class Format, int kVectors>
+struct PanelScales {
+  static constexpr int kMaxBlocks = 16;  // longer rows decode their scales in every tile
+
+  static bool Fits(int64_t num_blocks) { return num_blocks <= kMaxBlocks; }
+  void Read(const uint8_t* panels, int64_t num_blocks) {
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      for (int v = 0; v < kVectors; ++v) {
+        const uint8_t* block =
+            panels + (VectorPanel(v) * num_blocks + b) * PanelBlockBytes<Format>();
+        ScaleReader<Format>::Read(block, VectorRow(v), &of[b * kVectors + v]);
+      }
+    }
+  }
+
+  SuperScales<Format> of[kMaxBlocks * kVectors];
+};
+
+struct NoScales {};
+template <class Format, int kVectors, bool kSuper = Format::kBlockElems == kSuperBlockElems>
+struct ScratchOf {
+  typedef PanelScales<Format, kVectors> Type;
+};
+template <class Format, int kVectors>
+struct ScratchOf<Format, kVectors, false> {
+  typedef NoScales Type;
+};
+
 template <class Format, int kVectors, int kTokens>
-inline void Tile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
+inline void Tile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, const void* ready,
                  const void* const* x, float (*out)[kVectors * I32::kLanes]) {
   if constexpr (Format::kBlockElems == kSuperBlockElems) {
-    SuperTile<Format, kVectors, kTokens>(panels, num_blocks, ahead, x, out);
+    SuperTile<Format, kVectors, kTokens>(panels, num_blocks, ahead,
+                                         (const SuperScales<Format>*)ready, x, out);
   } else {
     SmallTile<Format, kVectors, kTokens>(panels, num_blocks, ahead, x, out);
   }
@@ -534,13 +574,14 @@ inline void Tile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
 
 template <class Format, int kVectors, int kTokens>
 void TileOf(int num_tokens, const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
-            const void* const* x, float (*out)[kVectors * I32::kLanes]) {
+            const void* ready, const void* const* x, float (*out)[kVectors * I32::kLanes]) {
   if constexpr (kTokens > 1) {
     if (num_tokens < kTokens) {
-      return TileOf<Format, kVectors, kTokens - 1>(num_tokens, panels, num_blocks, ahead, x, out);
+      return TileOf<Format, kVectors, kTokens - 1>(num_tokens, panels, num_blocks, ahead, ready, x,
+                                                   out);
     }
   }
-  Tile<Format, kVectors, kTokens>(panels, num_blocks, ahead, x, out);
+  Tile<Format, kVectors, kTokens>(panels, num_blocks, ahead, ready, x, out);
 }
 
 // Rows [row, row + 16 kPanels) of the panels with all tokens, in tiles of kTokens.
@@ -556,6 +597,14 @@ void DotTiles(const PanelDotArgs& a, int64_t row) {
   // What follows the tile's panels.
   const uint8_t* next = panels + kPanels * panel_bytes;
   if (row + kRows >= a.last_row && a.next != nullptr) next = a.next;
+  const void* ready = nullptr;
+  [[maybe_unused]] typename ScratchOf<Format, kRows / I32::kLanes>::Type scales;
+  if constexpr (Format::kBlockElems == kSuperBlockElems) {
+    if (num_tiles > 1 && scales.Fits(num_blocks)) {
+      scales.Read(panels, num_blocks);
+      ready = scales.of;
+    }
+  }
   for (int tile = 0, t = 0; tile < num_tiles; ++tile) {
     Ahead ahead;
     if (num_tiles == 1) {
@@ -571,7 +620,8 @@ void DotTiles(const PanelDotArgs& a, int64_t row) {
     // Tiles as even as can be: 7 tokens are 4 and 3.
     const int count = (a.num_tokens - t + num_tiles - tile - 1) / (num_tiles - tile);
     float out[kTokens][kRows];
-    TileOf<Format, kRows / I32::kLanes, kTokens>(count, panels, num_blocks, ahead, a.x + t, out);
+    TileOf<Format, kRows / I32::kLanes, kTokens>(count, panels, num_blocks, ahead, ready, a.x + t,
+                                                 out);
     for (int i = 0; i < count; ++i) {
       memcpy(a.out[t + i] + (begin - a.first_row), out[i] + (begin - row),
              (size_t)(stop - begin) * sizeof(float));

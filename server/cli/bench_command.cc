@@ -1,0 +1,161 @@
+// thermocline bench: prefill, decode and batches of a model, with what the machine allows beside
+// them.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/benchmark.h"
+#include "kernels/cpu/peaks.h"
+#include "server/cli/commands.h"
+#include "server/cli/engine_flags.h"
+#include "server/version.h"
+
+namespace thermocline {
+namespace {
+
+struct BenchFlags {
+  EngineFlags engine;
+  BenchmarkOptions options;
+  int64_t buffer_mib = 4096;
+  bool json = false;
+};
+
+nlohmann::ordered_json ToJson(const BenchmarkRow& row) {
+  nlohmann::ordered_json stages;
+  for (size_t i = 0; i < kNumStages; ++i) stages[kStageNames[i]] = row.stages[i] * 1e3;
+  return {{"kind", row.kind},
+          {"streams", row.streams},
+          {"tokens", row.tokens},
+          {"tokens_per_second",
+           {{"median", row.tokens_per_second.median},
+            {"p10", row.tokens_per_second.p10},
+            {"p90", row.tokens_per_second.p90}}},
+          {"step_ms", row.seconds * 1e3},
+          {"bytes_per_step", row.bytes},
+          {"ops_per_step", row.ops},
+          {"experts_per_layer", row.experts_per_layer},
+          {"gb_per_second", row.gb_per_second()},
+          {"gop_per_second", row.gop_per_second()},
+          {"read_gb_per_second", row.read_gb_per_second},
+          {"int8_gop_per_second", row.int8_gop_per_second},
+          {"share_of_read", row.gb_per_second() / row.read_gb_per_second},
+          {"share_of_int8", row.gop_per_second() / row.int8_gop_per_second},
+          {"share_of_bound", row.share_of_bound()},
+          {"stage_ms", stages}};
+}
+
+void PrintTable(const std::vector<BenchmarkRow>& rows) {
+  std::puts(
+      "            streams tokens     tok/s (p10 to p90)   GB/s  of read  Gop/s  of int8  of "
+      "bound");
+  for (const BenchmarkRow& r : rows) {
+    std::puts(
+        absl::StrFormat(
+            "%-10s  %7d %6d %9.1f (%.1f to %.1f)  %6.1f   %3.0f %%  %6.0f    %3.0f %%     %3.0f %%",
+            r.kind, r.streams, r.tokens, r.tokens_per_second.median, r.tokens_per_second.p10,
+            r.tokens_per_second.p90, r.gb_per_second(),
+            100.0 * r.gb_per_second() / r.read_gb_per_second, r.gop_per_second(),
+            100.0 * r.gop_per_second() / r.int8_gop_per_second, 100.0 * r.share_of_bound())
+            .c_str());
+  }
+  std::puts(
+      "\nms a step    streams tokens      step  embed attention router experts combine   head  "
+      "sample");
+  for (const BenchmarkRow& r : rows) {
+    std::string line =
+        absl::StrFormat("%-10s  %7d %6d %9.2f", r.kind, r.streams, r.tokens, r.seconds * 1e3);
+    const int widths[kNumStages] = {7, 10, 7, 8, 8, 7, 8};
+    for (size_t i = 0; i < kNumStages; ++i) {
+      absl::StrAppendFormat(&line, "%*.2f", widths[i], r.stages[i] * 1e3);
+    }
+    std::puts(line.c_str());
+  }
+}
+
+absl::Status RunBench(BenchFlags flags) {
+  if (flags.buffer_mib < 1 || flags.buffer_mib > 65536) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("buffer = ", flags.buffer_mib, " MiB, but 1 to 65536 is allowed"));
+  }
+  const auto start = std::chrono::steady_clock::now();
+  absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(flags.engine, /*exact=*/false);
+  if (!engine.ok()) return engine.status();
+  const double load_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const int threads = (*engine)->backend().num_threads();
+  absl::StatusOr<std::unique_ptr<PeakMeter>> meter =
+      PeakMeter::Create(flags.engine.cpu_isa, threads, flags.buffer_mib << 20);
+  if (!meter.ok()) return meter.status();
+  BenchmarkOptions& options = flags.options;
+  options.read_gb_per_second = [&] { return (*meter)->ReadGbPerSecond(); };
+  options.int8_gop_per_second = [&] { return (*meter)->Int8GopPerSecond(); };
+  const int64_t kv_tokens = int64_t{(*engine)->Load().kv_blocks_total} * flags.engine.block_size;
+  if (kv_tokens > 0) options.kv_token_bytes = (*engine)->kv_bytes() / kv_tokens;
+  if (isatty(STDERR_FILENO) != 0) {
+    options.progress = [](const std::string& what) {
+      std::fprintf(stderr, "\r\033[K%s", what.c_str());
+    };
+  }
+  absl::StatusOr<std::vector<BenchmarkRow>> rows = RunBenchmark(engine->get(), options);
+  if (options.progress) std::fputs("\r\033[K", stderr);
+  if (!rows.ok()) return rows.status();
+  const double clock = PeakMeter::ClockGhz();
+  if (!flags.json) {
+    std::puts(absl::StrFormat("%s; clock %.2f GHz; loaded in %.2f s; peaks over %d MiB\n",
+                              (*engine)->DescribeBackend(), clock, load_seconds, flags.buffer_mib)
+                  .c_str());
+    PrintTable(*rows);
+    return absl::OkStatus();
+  }
+  nlohmann::ordered_json out = {{"version", kVersion},
+                                {"model", flags.engine.model},
+                                {"backend", (*engine)->DescribeBackend()},
+                                {"clock_ghz", clock},
+                                {"load_seconds", load_seconds},
+                                {"rows", nlohmann::ordered_json::array()}};
+  for (const BenchmarkRow& row : *rows) out["rows"].push_back(ToJson(row));
+  std::puts(out.dump(2).c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddBenchCommand(CLI::App* app, int* exit_code) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* command = app->add_subcommand("bench", "Speed of a model on this machine");
+  AddEngineFlags(command, &flags->engine);
+  BenchmarkOptions& options = flags->options;
+  command->add_option("--prefill", options.prefill, "prompt lengths, comma-separated")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      ->add_option("--streams", options.streams, "streams that generate at once, comma-separated")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--prompt-tokens", options.prompt_tokens, "prompt of each stream")
+      ->capture_default_str();
+  command->add_option("--new-tokens", options.new_tokens, "tokens each stream generates")
+      ->capture_default_str();
+  command
+      ->add_option("--repetitions", options.repetitions, "runs of each row, besides one to warm up")
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "of the random tokens")->capture_default_str();
+  command
+      ->add_option("--buffer-mib", flags->buffer_mib,
+                   "memory read to measure the bandwidth; should exceed the caches many times")
+      ->capture_default_str();
+  command->add_flag("--json", flags->json);
+  command->callback([flags, exit_code] {
+    if (const absl::Status status = RunBench(*flags); !status.ok())
+      *exit_code = ReportError(status);
+  });
+}
+
+}  // namespace thermocline

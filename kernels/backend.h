@@ -12,6 +12,7 @@
 #ifndef THERMOCLINE_KERNELS_BACKEND_H_
 #define THERMOCLINE_KERNELS_BACKEND_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -233,11 +234,19 @@ class Backend {
   virtual void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) = 0;
 };
 
+// Which of its kernels the CPU backend takes, by weight format: the number of tokens from which the
+// wide ones are used; 0: its own choice. Measured by `thermocline bench --calibrate`; no table ever
+// shows in a result.
+struct KernelTable {
+  std::array<int, kNumDTypes> wide_from = {};
+};
+
 struct BackendOptions {
   int num_threads = 0;  // 0: one per core this process may use
   Activations activations = Activations::kInt8;
   std::string
       isa;  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
+  KernelTable kernel_table = {};
 };
 
 // Makes a backend by name: "reference" or "cpu". INVALID_ARGUMENT lists the names.

@@ -1,7 +1,5 @@
 #include "kernels/cpu/cpu_backend.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -18,13 +16,6 @@ constexpr int64_t kRowsPerTask = 128;      // output rows of a matrix a task com
 constexpr int64_t kInlineElems = 1 << 14;  // elementwise work below this stays on the caller
 constexpr int kMaxThreads = 1024;
 
-int NumUsableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const BackendOptions& options) {
@@ -35,13 +26,13 @@ absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const BackendOptions
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(options.isa);
   if (!kernels.ok()) return kernels.status();
   const int num_threads = options.num_threads > 0 ? options.num_threads : NumUsableCores();
-  return std::unique_ptr<Backend>(new CpuBackend(**kernels, num_threads, options.activations));
+  return std::unique_ptr<Backend>(new CpuBackend(**kernels, num_threads, options));
 }
 
-CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, Activations activations)
+CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, const BackendOptions& options)
     : kernels_(kernels),
-      activations_(activations),
-      dot_(kernels, activations),
+      activations_(options.activations),
+      dot_(kernels, options.activations, options.kernel_table),
       pool_(num_threads),
       expert_ffn_(kernels, dot_, &pool_),
       attention_(kernels, &pool_),

@@ -70,7 +70,7 @@ class CpuBackend : public ReferenceBackend {
     std::vector<float> cosine, sine;  // [positions, inv_freq]
   };
 
-  CpuBackend(const CpuKernels& kernels, int num_threads, Activations activations);
+  CpuBackend(const CpuKernels& kernels, int num_threads, const BackendOptions& options);
 
   // Calls fn(row) for rows [0, num_rows) of about `cols` elements each, several to a task.
   void ForRows(int64_t num_rows, int64_t cols, absl::FunctionRef<void(int64_t)> fn);

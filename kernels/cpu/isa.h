@@ -1,4 +1,4 @@
-// Which instruction-set level the CPU kernels run at.
+// What the processor offers: instruction-set levels and cores.
 #ifndef THERMOCLINE_KERNELS_CPU_ISA_H_
 #define THERMOCLINE_KERNELS_CPU_ISA_H_
 
@@ -17,6 +17,9 @@ std::vector<std::string> AvailableIsaLevels();
 // The kernels of a level. Empty means the environment variable THERMOCLINE_CPU_ISA, or else the
 // best available. INVALID_ARGUMENT names the value and what this machine allows.
 absl::StatusOr<const CpuKernels*> SelectKernels(absl::string_view level);
+
+// Cores that this process may use, at least 1.
+int NumUsableCores();
 
 }  // namespace thermocline
 

@@ -42,6 +42,9 @@ struct PanelDotArgs {
   float* const* out;  // [num_tokens]
   // What the caller will read next, or null: prefetched towards the end.
   const uint8_t* next;
+  // From so many tokens on, tiles are wide: two panels share what is read of x, and the panels are
+  // read once per few tokens. 0: the level's own choice. It never shows in the result.
+  int wide_from;
 };
 
 // One token's attention for num_heads neighbouring key/value heads, `group` query heads each.

@@ -636,7 +636,8 @@ void DotPanels(const PanelDotArgs* args) {
   const int64_t end = (a.last_row + kPanelRows - 1) / kPanelRows * kPanelRows;
   int64_t row = a.first_row / kPanelRows * kPanelRows;
   // Few tokens take one panel at a time, one stream of memory; more share what is read of x.
-  if (a.num_tokens > kPanelTokens) {
+  const int wide_from = a.wide_from > 0 ? a.wide_from : kPanelTokens + 1;
+  if (a.num_tokens >= wide_from) {
     constexpr int kRows = kTilePanels * kPanelRows;
     for (; row + kRows <= end; row += kRows) DotTiles<Format, kTilePanels, kTileTokens>(a, row);
   }

@@ -48,7 +48,8 @@ void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t fi
                                  .x = x + t,
                                  .num_tokens = std::min(kTokensPerPass, num_tokens - t),
                                  .out = out + t,
-                                 .next = t + kTokensPerPass < num_tokens ? nullptr : next};
+                                 .next = t + kTokensPerPass < num_tokens ? nullptr : next,
+                                 .wide_from = table_.wide_from[static_cast<size_t>(dtype)]};
       kernels_.dot_panels[dtype](&args);
     }
   } else {

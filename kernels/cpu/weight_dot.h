@@ -38,8 +38,8 @@ struct FormsNeeded {
 
 class WeightDot {
  public:
-  WeightDot(const CpuKernels& kernels, Activations activations)
-      : kernels_(kernels), activations_(activations) {}
+  WeightDot(const CpuKernels& kernels, Activations activations, const KernelTable& table)
+      : kernels_(kernels), activations_(activations), table_(table) {}
 
   ActivationForm FormFor(const TensorView& weight) const;
   void Note(const TensorView& weight, FormsNeeded* needed) const;
@@ -57,6 +57,7 @@ class WeightDot {
  private:
   const CpuKernels& kernels_;
   const Activations activations_;
+  const KernelTable table_;
 };
 
 }  // namespace thermocline

@@ -12,7 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/benchmark.h"
+#include "kernels/cpu/calibrate.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/peaks.h"
+#include "server/cli/calibration_file.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
 #include "server/version.h"
@@ -24,6 +27,7 @@ struct BenchFlags {
   EngineFlags engine;
   BenchmarkOptions options;
   int64_t buffer_mib = 4096;
+  std::string calibrate;
   bool json = false;
 };
 
@@ -79,7 +83,27 @@ void PrintTable(const std::vector<BenchmarkRow>& rows) {
   }
 }
 
+int NumThreads(const EngineFlags& flags) {
+  return flags.threads > 0 ? flags.threads : NumUsableCores();
+}
+
+absl::Status Calibrate(const BenchFlags& flags) {
+  absl::StatusOr<KernelTable> table = CalibrateKernels(
+      flags.engine.cpu_isa, NumThreads(flags.engine), [](absl::string_view format) {
+        if (isatty(STDERR_FILENO) != 0) {
+          std::fprintf(stderr, "\r\033[Kcalibrating %s", std::string(format).c_str());
+        }
+      });
+  if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);
+  if (!table.ok()) return table.status();
+  if (absl::Status s = WriteCalibration(flags.calibrate, *table); !s.ok()) return s;
+  std::printf("wrote %s; use it with --calibration %s\n", flags.calibrate.c_str(),
+              flags.calibrate.c_str());
+  return absl::OkStatus();
+}
+
 absl::Status RunBench(BenchFlags flags) {
+  if (!flags.calibrate.empty()) return Calibrate(flags);
   if (flags.buffer_mib < 1 || flags.buffer_mib > 65536) {
     return absl::InvalidArgumentError(
         absl::StrCat("buffer = ", flags.buffer_mib, " MiB, but 1 to 65536 is allowed"));
@@ -151,6 +175,8 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->add_option("--buffer-mib", flags->buffer_mib,
                    "memory read to measure the bandwidth; should exceed the caches many times")
       ->capture_default_str();
+  command->add_option("--calibrate", flags->calibrate,
+                      "measure which kernels are fastest, write the table to this file, and stop");
   command->add_flag("--json", flags->json);
   command->callback([flags, exit_code] {
     if (const absl::Status status = RunBench(*flags); !status.ok())

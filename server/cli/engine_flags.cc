@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "server/cli/calibration_file.h"
 
 namespace thermocline {
 
@@ -22,6 +23,8 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
       ->capture_default_str();
   command->add_option("--cpu-isa", flags->cpu_isa,
                       "scalar, avx2 or avx512 (default: the best this machine has)");
+  command->add_option("--calibration", flags->calibration,
+                      "table of `bench --calibrate`: which kernels are fastest on this machine");
   command->add_option("--activations", flags->activations,
                       "f32 or int8: precision of activations on quantised weights (default: int8; "
                       "f32 for F32 models)");
@@ -88,6 +91,11 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   options.backend = flags.backend;
   options.backend_options.num_threads = flags.threads;
   options.backend_options.isa = flags.cpu_isa;
+  if (!flags.calibration.empty()) {
+    absl::StatusOr<KernelTable> table = ReadCalibration(flags.calibration);
+    if (!table.ok()) return table.status();
+    options.backend_options.kernel_table = *table;
+  }
   if (flags.activations == "f32") {
     options.activations = Activations::kF32;
   } else if (flags.activations == "int8") {

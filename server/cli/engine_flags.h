@@ -22,6 +22,7 @@ struct EngineFlags {
   std::string backend = "cpu";
   int threads = 0;
   std::string cpu_isa;
+  std::string calibration;  // file of `bench --calibrate`; empty: none
   std::string activations;  // empty: by the model
   bool exact = false;
   std::string kv_dtype;  // empty: by the model

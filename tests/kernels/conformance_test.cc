@@ -129,14 +129,14 @@ void MakeTokens(const CpuKernels& kernels, bool small, int num_tokens, int64_t k
 std::vector<std::vector<float>> DotPanels(const CpuKernels& kernels, DType dtype,
                                           const std::vector<uint8_t>& panels, int64_t k,
                                           int64_t first_row, int64_t last_row,
-                                          const std::vector<const void*>& rows) {
+                                          const std::vector<const void*>& rows, int wide_from = 0) {
   std::vector<std::vector<float>> out(
       rows.size(), std::vector<float>(static_cast<size_t>(last_row - first_row), -1.0f));
   std::vector<float*> pointers;
   for (auto& o : out) pointers.push_back(o.data());
   const PanelDotArgs args = {panels.data(),   k,           first_row,
                              last_row,        rows.data(), static_cast<int>(rows.size()),
-                             pointers.data(), nullptr};
+                             pointers.data(), nullptr,     wide_from};
   kernels.dot_panels[static_cast<int>(dtype)](&args);
   return out;
 }
@@ -188,6 +188,10 @@ TEST_P(KernelTest, IntegerDotsAreTheSameAloneAndTogetherAndAtEveryLevel) {
       const auto scalar = DotPanels(Kernels("scalar"), dtype, panels, k, 0, kRows, tokens.rows);
       const auto all = DotPanels(kernels(), dtype, panels, k, 0, kRows, tokens.rows);
       ASSERT_EQ(all, scalar) << GetFormat(dtype).name << " tokens " << num_tokens;
+      for (int wide_from : {1, 100}) {
+        ASSERT_EQ(DotPanels(kernels(), dtype, panels, k, 0, kRows, tokens.rows, wide_from), all)
+            << GetFormat(dtype).name << " tokens " << num_tokens << " wide from " << wide_from;
+      }
       const auto part = DotPanels(kernels(), dtype, panels, k, 5, 35, tokens.rows);
       for (int t = 0; t < num_tokens; ++t) {
         ASSERT_EQ(part[t], std::vector<float>(all[t].begin() + 5, all[t].begin() + 35));

@@ -57,6 +57,40 @@ class Commands(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Paris", result.stdout.splitlines()[0])
 
+    def test_bench_measures_the_default_model(self):
+        result = run("bench", "--json", "--prefill", "40", "--streams", "1,3", "--prompt-tokens", "4", "--new-tokens", "3",
+                     "--repetitions", "1", "--buffer-mib", "8", "--kv-tokens", "512")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rows = json.loads(result.stdout)["rows"]
+        self.assertEqual([(row["kind"], row["streams"]) for row in rows], [("prefill", 1), ("decode", 1), ("decode", 3)])
+        for row in rows:
+            self.assertGreater(row["tokens_per_second"]["median"], 0.0)
+            self.assertGreater(row["read_gb_per_second"], 0.0)
+            self.assertGreater(row["ops_per_step"], 1e8)
+            # The stages account for the step.
+            self.assertGreater(sum(row["stage_ms"].values()), 0.5 * row["step_ms"])
+        # 24 experts a layer, 3 streams: more than one stream's 6, at most 18.
+        self.assertGreater(rows[2]["experts_per_layer"], rows[1]["experts_per_layer"])
+        self.assertIn("of bound", run("bench", "--prefill", "8", "--streams", "1", "--new-tokens", "2", "--repetitions", "1",
+                                      "--buffer-mib", "8", "--kv-tokens", "512").stdout)
+
+    def test_bench_and_calibration_refuse_what_makes_no_sense(self):
+        result = run("bench", "--streams", "0", "--buffer-mib", "8")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("streams = 0", result.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            table = pathlib.Path(folder) / "table.json"
+            for text, message in (("[]", "no JSON object"), ('{"wide_from": {"Q9_Z": 3}}', '"Q9_Z" is no weight format'),
+                                  ('{"wide_from": {"Q4_K": 0}}', "Q4_K = 0")):
+                table.write_text(text)
+                result = run("generate", "--prompt", "a", "--max-tokens", "1", "--calibration", str(table))
+                self.assertEqual(result.returncode, 1, text)
+                self.assertIn(message, result.stderr)
+            table.write_text('{"wide_from": {"Q4_0": 2, "Q4_1": 900}}')
+            plain = run("generate", "--prompt", "The sea", "--max-tokens", "6", "--json").stdout
+            tuned = run("generate", "--prompt", "The sea", "--max-tokens", "6", "--json", "--calibration", str(table)).stdout
+            self.assertEqual(json.loads(tuned)["tokens"], json.loads(plain)["tokens"])
+
     def test_inspect(self):
         out = json.loads(run("inspect", "--json").stdout)
         self.assertTrue(out["supported"])

@@ -1,0 +1,116 @@
+#include "kernels/cpu/calibrate.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <climits>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/quantized_activations.h"
+#include "kernels/host_memory.h"
+#include "kernels/quant/blocks.h"
+#include "kernels/quant/panels.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kCols = 2048;
+constexpr int64_t kRowsPerTask = 128;
+constexpr int64_t kWeightBytes = int64_t{64} << 20;  // read once a measurement
+constexpr int kRepetitions = 7;                      // taken in turns; the best one counts
+constexpr int kTokenCounts[] = {2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 48};
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+class FormatTimer {
+ public:
+  FormatTimer(const CpuKernels& kernels, int num_threads, DType dtype, const Buffer& weights)
+      : kernels_(kernels), num_threads_(num_threads), dtype_(dtype), weights_(weights) {
+    const bool small = GetFormat(dtype).block_elems == kSmallBlockElems;
+    constexpr int kMaxTokens = 48;
+    x_.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8, kMaxTokens, kCols);
+    std::vector<float> row(kCols, 1.0f);
+    for (int t = 0; t < kMaxTokens; ++t) {
+      x_.Fill(kernels, t, row.data());
+      rows_.push_back(x_.row(t));
+    }
+  }
+
+  bool NarrowWins(int num_tokens) const {
+    double narrow = 1e9, wide = 1e9;
+    for (int i = 0; i < kRepetitions; ++i) {
+      narrow = std::min(narrow, TimeOnce(num_tokens, false));
+      wide = std::min(wide, TimeOnce(num_tokens, true));
+    }
+    return narrow < wide;
+  }
+
+ private:
+  double TimeOnce(int num_tokens, bool wide) const {
+    const int64_t num_rows = kWeightBytes / BytesOf(dtype_, kCols) / kRowsPerTask * kRowsPerTask;
+    std::atomic<int64_t> next{0};
+    const auto work = [&] {
+      std::vector<float> out(static_cast<size_t>(num_tokens) * kRowsPerTask);
+      std::vector<float*> rows;
+      for (int t = 0; t < num_tokens; ++t)
+        rows.push_back(&out[static_cast<size_t>(t) * kRowsPerTask]);
+      for (int64_t r; (r = next.fetch_add(kRowsPerTask)) < num_rows;) {
+        const PanelDotArgs args = {.panels = static_cast<const uint8_t*>(weights_.data()),
+                                   .k = kCols,
+                                   .first_row = r,
+                                   .last_row = r + kRowsPerTask,
+                                   .x = rows_.data(),
+                                   .num_tokens = num_tokens,
+                                   .out = rows.data(),
+                                   .next = nullptr,
+                                   .wide_from = wide ? 1 : INT_MAX};
+        kernels_.dot_panels[static_cast<int>(dtype_)](&args);
+      }
+    };
+    const double start = Seconds();
+    std::vector<std::thread> threads;
+    for (int t = 1; t < num_threads_; ++t) threads.emplace_back(work);
+    work();
+    for (std::thread& thread : threads) thread.join();
+    return Seconds() - start;
+  }
+
+  const CpuKernels& kernels_;
+  const int num_threads_;
+  const DType dtype_;
+  const Buffer& weights_;
+  QuantizedActivations x_;
+  std::vector<const void*> rows_;
+};
+
+}  // namespace
+
+absl::StatusOr<KernelTable> CalibrateKernels(
+    const std::string& isa, int num_threads,
+    const std::function<void(absl::string_view)>& progress) {
+  absl::StatusOr<const CpuKernels*> kernels = SelectKernels(isa);
+  if (!kernels.ok()) return kernels.status();
+  absl::StatusOr<Buffer> weights = AllocateHost(kWeightBytes);
+  if (!weights.ok()) return weights.status();
+  std::memset(weights->data(), 1, static_cast<size_t>(weights->bytes()));
+  KernelTable table;
+  for (const WeightFormat& format : AllFormats()) {
+    if (!HasPanels(format.dtype)) continue;
+    if (progress) progress(format.name);
+    const FormatTimer timer(**kernels, num_threads, format.dtype, *weights);
+    // The largest count at which narrow tiles still win ends their range.
+    int& wide_from = table.wide_from[static_cast<size_t>(format.dtype)];
+    wide_from = 1;
+    for (int tokens : kTokenCounts) {
+      if (timer.NarrowWins(tokens)) wide_from = tokens + 1;
+    }
+  }
+  return table;
+}
+
+}  // namespace thermocline

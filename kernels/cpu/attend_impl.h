@@ -133,18 +133,33 @@ inline void Softmax(float* scores, int64_t n, const float* sink) {
   }
 }
 
+// Asks for the heads' rows of a position some way ahead.
+inline void PrefetchPosition(const AttendArgs& a, const uint8_t* cache, int64_t row_bytes,
+                             int64_t p) {
+  constexpr int64_t kPositionsAhead = 6;
+  if (a.first + p + kPositionsAhead > a.last) return;
+  const uint8_t* row = cache + CacheRow(a, a.first + p + kPositionsAhead) * row_bytes;
+  for (int64_t i = 0; i < a.num_heads * row_bytes; i += 64) __builtin_prefetch(row + i);
+}
+
 // Positions outside, heads inside: a position's rows lie next to each other.
 template <class Storage>
 void AttendWith(const AttendArgs& a) {
   const int64_t count = a.last - a.first + 1, stride = (count + 15) / 16 * 16;
   const int num_queries = a.num_heads * a.group;
-  for (int64_t p = 0; p < count; ++p) ScoresAt<Storage>(a, p, stride);
+  for (int64_t p = 0; p < count; ++p) {
+    PrefetchPosition(a, a.k_cache, a.k_row_bytes, p);
+    ScoresAt<Storage>(a, p, stride);
+  }
   for (int q = 0; q < num_queries; ++q) {
     Softmax(a.scores + q * stride, count, a.sinks != nullptr ? a.sinks + q : nullptr);
   }
   for (int64_t i = 0; i < num_queries * a.value_dim; ++i) a.out[i] = 0.0f;
   int64_t p = 0;
-  for (; p + 4 <= count; p += 4) AddValuesAt<Storage, 4>(a, p, stride);
+  for (; p + 4 <= count; p += 4) {
+    for (int64_t i = p; i < p + 4; ++i) PrefetchPosition(a, a.v_cache, a.v_row_bytes, i);
+    AddValuesAt<Storage, 4>(a, p, stride);
+  }
   for (; p < count; ++p) AddValuesAt<Storage, 1>(a, p, stride);
 }
 

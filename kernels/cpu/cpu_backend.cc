@@ -13,6 +13,7 @@ namespace thermocline {
 namespace {
 
 constexpr int64_t kRowsPerTask = 128;      // output rows of a matrix a task computes
+constexpr int64_t kTasksPerThread = 2;     // at least, where the matrices allow it
 constexpr int64_t kInlineElems = 1 << 14;  // elementwise work below this stays on the caller
 constexpr int kMaxThreads = 1024;
 
@@ -251,11 +252,17 @@ void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
     int64_t first, last;
   };
   std::vector<Task> tasks;
+  int64_t num_rows = 0;
+  for (const Projection& p : projections) num_rows += p.weight.rows();
+  // Small matrices in smaller pieces, so that all threads have some.
+  const int64_t share = num_rows / (kTasksPerThread * pool_.num_threads());
+  const int64_t rows_per_task =
+      std::clamp<int64_t>(share / kPanelRows * kPanelRows, kPanelRows, kRowsPerTask);
   for (const Projection& p : projections) {
     const bool served = OneDnnMatMul::Serves(p.weight, activations_);
     if (served && generated_rows.empty()) continue;
-    for (int64_t r = 0; r < p.weight.rows(); r += kRowsPerTask) {
-      tasks.push_back({&p, !served, r, std::min(p.weight.rows(), r + kRowsPerTask)});
+    for (int64_t r = 0; r < p.weight.rows(); r += rows_per_task) {
+      tasks.push_back({&p, !served, r, std::min(p.weight.rows(), r + rows_per_task)});
     }
   }
   pool_.Run(static_cast<int64_t>(tasks.size()), [&](int64_t i, int worker_idx) {

@@ -6,12 +6,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "engine/benchmark.h"
+#include "engine/random_model.h"
 #include "kernels/cpu/calibrate.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/peaks.h"
@@ -28,6 +31,7 @@ struct BenchFlags {
   BenchmarkOptions options;
   int64_t buffer_mib = 4096;
   std::string calibrate;
+  std::string shape;  // of a random model; empty: measure the model given
   bool json = false;
 };
 
@@ -102,8 +106,38 @@ absl::Status Calibrate(const BenchFlags& flags) {
   return absl::OkStatus();
 }
 
+// A temporary file, gone when this is.
+class TemporaryModel {
+ public:
+  ~TemporaryModel() {
+    if (!path_.empty()) std::remove(path_.c_str());
+  }
+  absl::Status Write(const std::string& shape) {
+    std::error_code error;
+    const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+    if (error) return absl::UnavailableError("no folder for temporary files");
+    const std::string path =
+        folder / absl::StrCat("thermocline-bench-", static_cast<int64_t>(getpid()), ".gguf");
+    if (absl::Status s = WriteRandomModel(shape, path); !s.ok()) return s;
+    path_ = path;
+    return absl::OkStatus();
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 absl::Status RunBench(BenchFlags flags) {
   if (!flags.calibrate.empty()) return Calibrate(flags);
+  TemporaryModel random_model;
+  if (!flags.shape.empty()) {
+    if (!flags.engine.model.empty()) {
+      return absl::InvalidArgumentError("a model and --shape contradict each other");
+    }
+    if (absl::Status s = random_model.Write(flags.shape); !s.ok()) return s;
+    flags.engine.model = random_model.path();
+  }
   if (flags.buffer_mib < 1 || flags.buffer_mib > 65536) {
     return absl::InvalidArgumentError(
         absl::StrCat("buffer = ", flags.buffer_mib, " MiB, but 1 to 65536 is allowed"));
@@ -139,7 +173,7 @@ absl::Status RunBench(BenchFlags flags) {
     return absl::OkStatus();
   }
   nlohmann::ordered_json out = {{"version", kVersion},
-                                {"model", flags.engine.model},
+                                {"model", flags.shape.empty() ? flags.engine.model : flags.shape},
                                 {"backend", (*engine)->DescribeBackend()},
                                 {"clock_ghz", clock},
                                 {"load_seconds", load_seconds},
@@ -175,6 +209,10 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->add_option("--buffer-mib", flags->buffer_mib,
                    "memory read to measure the bandwidth; should exceed the caches many times")
       ->capture_default_str();
+  command->add_option("--shape", flags->shape,
+                      absl::StrCat("instead of a model: random weights, SHAPE or SHAPE:TYPE, with ",
+                                   absl::StrJoin(RandomModelShapes(), ", "),
+                                   " (written to TMPDIR and removed again)"));
   command->add_option("--calibrate", flags->calibrate,
                       "measure which kernels are fastest, write the table to this file, and stop");
   command->add_flag("--json", flags->json);

@@ -71,6 +71,14 @@ class Commands(unittest.TestCase):
             self.assertGreater(sum(row["stage_ms"].values()), 0.5 * row["step_ms"])
         # 24 experts a layer, 3 streams: more than one stream's 6, at most 18.
         self.assertGreater(rows[2]["experts_per_layer"], rows[1]["experts_per_layer"])
+        shaped = json.loads(run("bench", "--json", "--shape", "tiny:q4_k", "--prefill", "20", "--streams", "2", "--new-tokens",
+                                "2", "--repetitions", "1", "--buffer-mib", "8", "--kv-tokens", "512").stdout)
+        self.assertEqual(shaped["model"], "tiny:q4_k")
+        self.assertEqual(len(shaped["rows"]), 2)
+        for spec, message in (("huge", "olmoe7b, qwen30b"), ("tiny:q9", "q4_0")):
+            refused = run("bench", "--shape", spec)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(message, refused.stderr)
         self.assertIn("of bound", run("bench", "--prefill", "8", "--streams", "1", "--new-tokens", "2", "--repetitions", "1",
                                       "--buffer-mib", "8", "--kv-tokens", "512").stdout)
 

@@ -178,6 +178,7 @@ absl::Status Engine::CreateCaches() {
         "context = ", options_.max_context, " tokens, but the model allows 1 to ", model_context));
   }
   max_context_ = options_.max_context > 0 ? options_.max_context : model_context;
+  if (absl::Status s = KvCache::CheckType(model_->dims(), kv_dtype_); !s.ok()) return s;
   // A model without paged memory (none so far) would take nothing per token.
   const int64_t token_bytes =
       std::max<int64_t>(1, KvCache::BytesPerToken(model_->dims(), kv_dtype_));

@@ -1,6 +1,21 @@
 #include "engine/kv_cache.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace thermocline {
+
+absl::Status KvCache::CheckType(const ModelDims& dims, DType dtype) {
+  const int block = GetFormat(dtype).block_elems;
+  for (const MixerMemory& m : dims.mixers) {
+    for (const int64_t dim : {m.key_dim, m.value_dim}) {
+      if (m.num_kv_heads == 0 || dim % block == 0) continue;
+      return absl::InvalidArgumentError(absl::StrCat("a KV cache of ", GetFormat(dtype).name,
+                                                     " needs heads of whole blocks of ", block,
+                                                     ", but the model's have ", dim, " elements"));
+    }
+  }
+  return absl::OkStatus();
+}
 
 int64_t KvCache::BytesPerToken(const ModelDims& dims, DType dtype) {
   int64_t bytes = 0;

@@ -14,7 +14,7 @@ namespace thermocline {
 class KvCache {
  public:
   struct Options {
-    DType dtype = DType::kF16;  // of keys and values: F32, F16 or BF16
+    DType dtype = DType::kF16;  // of keys and values: F32, F16, BF16 or Q8_0
     int num_blocks = 0;
     int block_size = 0;
     int num_state_slots = 0;  // sequences that hold state at once
@@ -23,6 +23,8 @@ class KvCache {
   // RESOURCE_EXHAUSTED without memory.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(Backend* backend, const ModelDims& dims,
                                                          const Options& options);
+  // INVALID_ARGUMENT when the model's heads are no whole blocks of the type.
+  static absl::Status CheckType(const ModelDims& dims, DType dtype);
   // Bytes that one token takes in all layers.
   static int64_t BytesPerToken(const ModelDims& dims, DType dtype);
   // Bytes that one sequence takes whatever its length.

@@ -49,9 +49,9 @@ struct RopeArgs {
 struct AttentionArgs {
   TensorView q;                       // [N, num_heads, key_dim] f32
   absl::Span<const TokenRole> roles;  // [N]
-  TensorView k_cache;       // [num_blocks, block_size, num_kv_heads, key_dim], f32, f16 or bf16
-  TensorView v_cache;       // [num_blocks, block_size, num_kv_heads, value_dim], the same type; may
-                            // be the first columns of k_cache (latent attention)
+  TensorView k_cache;  // [num_blocks, block_size, num_kv_heads, key_dim], f32, f16, bf16 or q8_0
+  TensorView v_cache;  // [num_blocks, block_size, num_kv_heads, value_dim], the same type; may
+                       // be the first columns of k_cache (latent attention)
   TensorView block_tables;  // [num_seqs, max_blocks] i32: physical block of each logical one
   TensorView seq_idx;       // [N] i32: row of block_tables; a sequence's tokens are neighbours
   TensorView positions;     // [N] i32: the token attends positions 0..position

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/exp_impl.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/quant/q8_0.h"
 
 namespace thermocline {
 namespace {
@@ -23,6 +24,18 @@ struct Bf16Storage {
   static F32 Load(const uint8_t* row, int64_t i) { return F32::LoadBfloat16(row + 2 * i); }
   static float LoadOne(const uint8_t* row, int64_t i) {
     return Bfloat16ToFloat(LoadU16(row + 2 * i));
+  }
+};
+
+// A block of 32 has one scale; vectors do not cross blocks.
+struct Q8Storage {
+  static F32 Load(const uint8_t* row, int64_t i) {
+    const uint8_t* block = row + i / kSmallBlockElems * FormatQ8_0::kBlockBytes;
+    return F32::Mul(F32::SetHalf(block), F32::LoadInt8(block + 2 + i % kSmallBlockElems));
+  }
+  static float LoadOne(const uint8_t* row, int64_t i) {
+    const uint8_t* block = row + i / kSmallBlockElems * FormatQ8_0::kBlockBytes;
+    return HalfToFloat(LoadU16(block)) * (float)(int8_t)block[2 + i % kSmallBlockElems];
   }
 };
 
@@ -169,6 +182,8 @@ void Attend(const AttendArgs* args) {
       return AttendWith<F16Storage>(*args);
     case DType::kBF16:
       return AttendWith<Bf16Storage>(*args);
+    case DType::kQ8_0:
+      return AttendWith<Q8Storage>(*args);
     default:
       return AttendWith<F32Storage>(*args);
   }

@@ -245,6 +245,8 @@ void AttendTile(const AttendTileArgs* args) {
       return AttendTileWith<F16Storage>(*args);
     case DType::kBF16:
       return AttendTileWith<Bf16Storage>(*args);
+    case DType::kQ8_0:
+      return AttendTileWith<Q8Storage>(*args);
     default:
       return AttendTileWith<F32Storage>(*args);
   }

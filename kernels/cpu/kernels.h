@@ -119,7 +119,7 @@ struct CpuKernels {
   void (*attend_tile)(const AttendTileArgs* args);
   int64_t (*attend_tile_scratch)(int64_t num_queries, int64_t key_dim, int64_t value_dim);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
-  // Rounds n values to the type of a cache, F32, F16 or BF16.
+  // Rounds n values to the type of a cache: F32, F16, BF16 or Q8_0 (whole blocks).
   void (*encode_row[kNumDTypes])(const float* x, int64_t n, void* out);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float* out);

@@ -89,6 +89,8 @@ void EncodeBf16(const float* x, int64_t n, void* out) {
   for (int64_t i = 0; i < n; ++i) row[i] = FloatToBfloat16(x[i]);
 }
 
+void EncodeQ8(const float* x, int64_t n, void* out) { EncodeQ8_0(x, n, (uint8_t*)out); }
+
 // ---- elementwise ----
 
 inline F32 SiluOf(F32 x) {
@@ -213,6 +215,7 @@ CpuKernels MakeKernels(const char* name) {
   table.encode_row[(int)DType::kF32] = &EncodeF32;
   table.encode_row[(int)DType::kF16] = &EncodeF16;
   table.encode_row[(int)DType::kBF16] = &EncodeBf16;
+  table.encode_row[(int)DType::kQ8_0] = &EncodeQ8;
   table.dot_f32 = &DotF32;
   table.attend = &Attend;
   table.attend_tile = &AttendTile;

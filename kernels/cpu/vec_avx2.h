@@ -25,6 +25,12 @@ struct F32 {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
   }
   void Store(float* p) const { _mm256_storeu_ps(p, v); }
+  static F32 SetHalf(const uint8_t* p) {
+    return {_mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(LoadU16(p))))};
+  }
+  static F32 LoadInt8(const uint8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)))};
+  }
   void StoreHalf(uint8_t* p) const {
     _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }

@@ -25,6 +25,12 @@ struct F32 {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
   }
   void Store(float* p) const { _mm512_storeu_ps(p, v); }
+  static F32 SetHalf(const uint8_t* p) {
+    return {_mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(LoadU16(p))))};
+  }
+  static F32 LoadInt8(const uint8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)))};
+  }
   void StoreHalf(uint8_t* p) const {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }

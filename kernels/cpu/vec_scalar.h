@@ -20,6 +20,8 @@ struct F32 {
   static F32 LoadHalf(const uint8_t* p) { return {HalfToFloat(LoadU16(p))}; }
   static F32 LoadBfloat16(const uint8_t* p) { return {Bfloat16ToFloat(LoadU16(p))}; }
   void Store(float* p) const { *p = v; }
+  static F32 SetHalf(const uint8_t* p) { return LoadHalf(p); }
+  static F32 LoadInt8(const uint8_t* p) { return {(float)(int8_t)*p}; }
   void StoreHalf(uint8_t* p) const {
     const uint16_t bits = FloatToHalf(v);
     memcpy(p, &bits, sizeof(bits));

@@ -9,6 +9,7 @@
 
 #include "kernels/host_memory.h"
 #include "kernels/quant/float_bits.h"
+#include "kernels/quant/q8_0.h"
 #include "kernels/reference/route_token.h"
 
 namespace thermocline {
@@ -196,6 +197,10 @@ void ReferenceBackend::StoreKv(const TensorView& k, const TensorView& v, const T
       TC_CHECK(slot >= 0 && slot < num_slots);
       for (int64_t h = 0; h < heads; ++h) {
         const float* in = x.Row<float>(n * heads + h);
+        if (cache.dtype == DType::kQ8_0) {
+          EncodeQ8_0(in, x.cols(), cache.Row<uint8_t>(slot * heads + h));
+          continue;
+        }
         for (int64_t i = 0; i < x.cols(); ++i) {
           StoreElement(in[i], cache.dtype, cache.Row<char>(slot * heads + h), i);
         }

@@ -30,7 +30,7 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
                       "f32 for F32 models)");
   command->add_flag("--exact", flags->exact, "the same as --activations f32");
   command->add_option("--kv-dtype", flags->kv_dtype,
-                      "f32, f16 or bf16 (default: f16; f32 for F32 models)");
+                      "f32, f16, bf16 or q8_0 (default: f16; f32 for F32 models)");
   command
       ->add_option("--mla", flags->mla,
                    "absorbed or plain: how latent attention is computed and cached")
@@ -114,9 +114,11 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
     options.kv_dtype = DType::kF16;
   } else if (flags.kv_dtype == "bf16") {
     options.kv_dtype = DType::kBF16;
+  } else if (flags.kv_dtype == "q8_0") {
+    options.kv_dtype = DType::kQ8_0;
   } else if (!flags.kv_dtype.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("kv-dtype = \"", flags.kv_dtype, "\", but f32, f16 and bf16 are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("kv-dtype = \"", flags.kv_dtype,
+                                                   "\", but f32, f16, bf16 and q8_0 are allowed"));
   }
   if (flags.mla == "plain") {
     options.mla_form = MlaForm::kPlain;

@@ -404,7 +404,11 @@ struct RandomCache {
         RandomFloats(static_cast<size_t>(kBlocks * kBlockSize * kHeads * dim), random);
     bytes.resize(static_cast<size_t>(BytesOf(type, static_cast<int64_t>(x.size()))));
     values.resize(x.size());
-    for (size_t i = 0; i < x.size(); ++i) {
+    if (type == DType::kQ8_0) {
+      Kernels("scalar").encode_row[static_cast<int>(type)](x.data(), static_cast<int64_t>(x.size()),
+                                                           bytes.data());
+    }
+    for (size_t i = 0; i < x.size() && type != DType::kQ8_0; ++i) {
       const uint16_t bits = type == DType::kF16 ? FloatToHalf(x[i]) : FloatToBfloat16(x[i]);
       if (type == DType::kF32) {
         std::memcpy(&bytes[4 * i], &x[i], 4);
@@ -412,7 +416,8 @@ struct RandomCache {
         std::memcpy(&bytes[2 * i], &bits, 2);
       }
     }
-    GetFormat(type).decode(bytes.data(), static_cast<int64_t>(x.size()), values.data());
+    GetFormat(type).decode(
+        bytes.data(), static_cast<int64_t>(x.size()) / GetFormat(type).block_elems, values.data());
   }
   const float* Row(const std::vector<int32_t>& table, int64_t position) const {
     const int64_t slot = table[position / kBlockSize] * kBlockSize + position % kBlockSize;
@@ -426,10 +431,32 @@ struct RandomCache {
   std::vector<float> values;
 };
 
+TEST_P(KernelTest, CacheRowsAreRoundedAlikeAtEveryLevelAndWithinHalfAStep) {
+  const std::vector<float> x = RandomFloats(96, &random_);
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0}) {
+    const WeightFormat& format = GetFormat(dtype);
+    std::vector<uint8_t> row(static_cast<size_t>(BytesOf(dtype, 96))), scalar(row.size());
+    kernels().encode_row[static_cast<int>(dtype)](x.data(), 96, row.data());
+    Kernels("scalar").encode_row[static_cast<int>(dtype)](x.data(), 96, scalar.data());
+    ASSERT_EQ(row, scalar) << format.name;
+    std::vector<float> decoded(96);
+    format.decode(row.data(), 96 / format.block_elems, decoded.data());
+    for (size_t i = 0; i < 96; ++i) {
+      ASSERT_NEAR(decoded[i], x[i], dtype == DType::kQ8_0 ? 4.0f / 250.0f : 0.02f) << format.name;
+    }
+  }
+  const std::vector<float> zeros(32, 0.0f);
+  std::vector<uint8_t> row(34, 0xFF);
+  kernels().encode_row[static_cast<int>(DType::kQ8_0)](zeros.data(), 32, row.data());
+  EXPECT_EQ(row, std::vector<uint8_t>(34, 0));
+}
+
 TEST_P(KernelTest, TiledAttentionMatchesSoftmaxAndIsTheSameInEveryTile) {
-  constexpr int64_t kKeyDim = 40, kValueDim = 21;
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const RandomCache keys(dtype, kKeyDim, &random_), values(dtype, kValueDim, &random_);
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0}) {
+    // Vectors and a tail, or whole blocks.
+    const bool blocks = dtype == DType::kQ8_0;
+    const int64_t key_dim = blocks ? 64 : 40, value_dim = blocks ? 32 : 21;
+    const RandomCache keys(dtype, key_dim, &random_), values(dtype, value_dim, &random_);
     std::vector<int32_t> table(RandomCache::kBlocks);
     for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>((i * 37) % 64);
     for (bool windowed : {false, true}) {
@@ -442,19 +469,19 @@ TEST_P(KernelTest, TiledAttentionMatchesSoftmaxAndIsTheSameInEveryTile) {
         }
       }
       const size_t n = last.size();
-      const std::vector<float> q = RandomFloats(n * kKeyDim, &random_),
+      const std::vector<float> q = RandomFloats(n * key_dim, &random_),
                                sinks = RandomFloats(n, &random_);
       const auto run = [&](size_t begin, size_t count) {
-        std::vector<float> out(count * kValueDim);
+        std::vector<float> out(count * value_dim);
         std::vector<const float*> q_rows, sink_rows;
         std::vector<float*> out_rows;
         for (size_t i = 0; i < count; ++i) {
-          q_rows.push_back(&q[(begin + i) * kKeyDim]);
+          q_rows.push_back(&q[(begin + i) * key_dim]);
           sink_rows.push_back(&sinks[begin + i]);
-          out_rows.push_back(&out[i * kValueDim]);
+          out_rows.push_back(&out[i * value_dim]);
         }
         std::vector<float> scratch(static_cast<size_t>(kernels().attend_tile_scratch(
-                                       static_cast<int64_t>(count), kKeyDim, kValueDim)) +
+                                       static_cast<int64_t>(count), key_dim, value_dim)) +
                                    16);
         AttendTileArgs args = {};
         args.q = q_rows.data();
@@ -463,13 +490,13 @@ TEST_P(KernelTest, TiledAttentionMatchesSoftmaxAndIsTheSameInEveryTile) {
         args.last = &last[begin];
         args.sinks = windowed ? sink_rows.data() : nullptr;
         args.out = out_rows.data();
-        args.key_dim = kKeyDim;
-        args.value_dim = kValueDim;
+        args.key_dim = key_dim;
+        args.value_dim = value_dim;
         args.k_cache = keys.bytes.data();
         args.v_cache = values.bytes.data();
         args.cache_dtype = dtype;
-        args.k_row_bytes = BytesOf(dtype, kKeyDim);
-        args.v_row_bytes = BytesOf(dtype, kValueDim);
+        args.k_row_bytes = BytesOf(dtype, key_dim);
+        args.v_row_bytes = BytesOf(dtype, value_dim);
         args.num_kv_heads = RandomCache::kHeads;
         args.head = 1;
         args.block_size = RandomCache::kBlockSize;
@@ -481,24 +508,47 @@ TEST_P(KernelTest, TiledAttentionMatchesSoftmaxAndIsTheSameInEveryTile) {
       };
       const std::vector<float> together = run(0, n);
       for (size_t i = 0; i < n; ++i) {
-        const std::vector<float> mine(together.begin() + i * kValueDim,
-                                      together.begin() + (i + 1) * kValueDim);
+        const std::vector<float> mine(together.begin() + i * value_dim,
+                                      together.begin() + (i + 1) * value_dim);
         ASSERT_EQ(run(i, 1), mine) << "query " << i;
         const size_t some = std::min<size_t>(5, n - i);
+        std::vector<float> scores(512), single(static_cast<size_t>(value_dim));
+        AttendArgs one = {};
+        one.q = &q[i * static_cast<size_t>(key_dim)];
+        one.num_heads = one.group = 1;
+        one.key_dim = key_dim;
+        one.value_dim = value_dim;
+        one.k_cache = keys.bytes.data();
+        one.v_cache = values.bytes.data();
+        one.cache_dtype = dtype;
+        one.k_row_bytes = BytesOf(dtype, key_dim);
+        one.v_row_bytes = BytesOf(dtype, value_dim);
+        one.num_kv_heads = RandomCache::kHeads;
+        one.head = 1;
+        one.block_size = RandomCache::kBlockSize;
+        one.block_table = table.data();
+        one.first = first[i];
+        one.last = last[i];
+        one.sinks = windowed ? &sinks[i] : nullptr;
+        one.scale = 0.25f;
+        one.scores = scores.data();
+        one.out = single.data();
+        kernels().attend(&one);
+        for (int64_t j = 0; j < value_dim; ++j) ASSERT_NEAR(single[j], mine[j], 1e-5);
         const std::vector<float> part = run(i, some);
-        ASSERT_EQ(std::vector<float>(part.begin(), part.begin() + kValueDim), mine);
+        ASSERT_EQ(std::vector<float>(part.begin(), part.begin() + value_dim), mine);
         double total = windowed ? std::exp(static_cast<double>(sinks[i])) : 0.0;
-        std::vector<double> expected(kValueDim);
+        std::vector<double> expected(value_dim);
         for (int64_t p = first[i]; p <= last[i]; ++p) {
           double dot = 0.0;
-          for (int64_t j = 0; j < kKeyDim; ++j) {
-            dot += static_cast<double>(q[i * kKeyDim + j]) * keys.Row(table, p)[j];
+          for (int64_t j = 0; j < key_dim; ++j) {
+            dot += static_cast<double>(q[i * key_dim + j]) * keys.Row(table, p)[j];
           }
           const double weight = std::exp(0.25 * dot);
           total += weight;
-          for (int64_t j = 0; j < kValueDim; ++j) expected[j] += weight * values.Row(table, p)[j];
+          for (int64_t j = 0; j < value_dim; ++j) expected[j] += weight * values.Row(table, p)[j];
         }
-        for (int64_t j = 0; j < kValueDim; ++j) {
+        for (int64_t j = 0; j < value_dim; ++j) {
           ASSERT_NEAR(mine[j], expected[j] / total, 1e-5)
               << GetFormat(dtype).name << " query " << i << " windowed " << windowed;
         }

@@ -57,6 +57,17 @@ class Commands(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Paris", result.stdout.splitlines()[0])
 
+    def test_kv_cache_of_8_bits(self):
+        text = f"{SOURCE}/share/thermocline/demo/LICENSE"
+        plain, rounded = (json.loads(run("perplexity", "--file", text, "--chunk", "128", "--max-chunks", "2", "--json",
+                                         "--activations", "f32", "--kv-dtype", kind).stdout)["perplexity"]
+                          for kind in ("f16", "q8_0"))
+        self.assertNotEqual(plain, rounded)
+        self.assertLess(abs(rounded / plain - 1.0), 0.03)
+        result = run("generate", f"{GOLDEN}/mixtral", "--tokens", "1,2", "--max-tokens", "1", "--kv-dtype", "q8_0")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("whole blocks of 32", result.stderr)
+
     def test_bench_measures_the_default_model(self):
         result = run("bench", "--json", "--prefill", "40", "--streams", "1,3", "--prompt-tokens", "4", "--new-tokens", "3",
                      "--repetitions", "1", "--buffer-mib", "8", "--kv-tokens", "512")
@@ -128,7 +139,7 @@ class Commands(unittest.TestCase):
                 (("score", f"{GOLDEN}/qwen3_moe", "--tokens", "999"), "vocabulary has 320"),
                 (("score", f"{GOLDEN}/qwen3_moe", "--tokens", ""), "empty"),
                 (("generate", "--prompt", "a", "--backend", "gpu"), "reference, cpu"),
-                (("generate", "--prompt", "a", "--kv-dtype", "q8"), "f32, f16 and bf16"),
+                (("generate", "--prompt", "a", "--kv-dtype", "q8"), "f32, f16, bf16 and q8_0"),
                 (("generate", "--prompt", "a", "--activations", "int4"), "f32 and int8"),
                 (("generate", "--prompt", "a", "--temperature", "-1"), "temperature = -1"),
                 (("generate",), "--prompt and --tokens"),

@@ -310,7 +310,7 @@ void CpuBackend::HeadMatMul(const TensorView& x, absl::Span<const TokenRole> rol
 
 void CpuBackend::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
                            absl::Span<const Projection> projections) {
-  constexpr int64_t kPanel = OneDnnMatMul::kPanelRows, kChunk = OneDnnMatMul::kMaxWeightRows;
+  constexpr int64_t kPanel = OneDnnMatMul::kTokensPerCall, kChunk = OneDnnMatMul::kMaxWeightRows;
   const int64_t num_prompt = static_cast<int64_t>(prompt_rows.size());
   const int64_t num_panels = (num_prompt + kPanel - 1) / kPanel;
   for (const Projection& p : projections) {

@@ -30,14 +30,15 @@ struct SuperRecord {
   int32_t unused[3];
 };
 
-// A product of weights in panels (kernels/quant/panels.h) with rounded activations:
-// out[t][r - first_row] = weight row r . x[t] for rows [first_row, last_row).
+// A product of weights in panels (kernels/quant/panels.h) with rounded activations, of F16 and BF16
+// weights with f32 ones: out[t][r - first_row] = weight row r . x[t] for rows [first_row,
+// last_row).
 struct PanelDotArgs {
   const uint8_t* panels;  // of row 0
   int64_t k;
   int64_t first_row;
   int64_t last_row;
-  const void* const* x;  // [num_tokens] records
+  const void* const* x;  // [num_tokens] arrays of records or floats
   int num_tokens;
   float* const* out;  // [num_tokens]
   // What the caller will read next, or null: prefetched towards the end.
@@ -104,13 +105,14 @@ struct CpuKernels {
 
   // Null for formats without panels. The sum of a (row, token) pair is the same whatever rows and
   // tokens are computed with it, and the same at every instruction set: exact integers within a
-  // group, then in ascending order of groups one fused multiply-add each.
+  // group, then in ascending order of groups one fused multiply-add each; for F16 and BF16 as
+  // kernels/cpu/float_dot_impl.h says.
   void (*dot_panels[kNumDTypes])(const PanelDotArgs* args);
 
   // Decodes one row of k weights to f32.
   void (*decode_row[kNumDTypes])(const uint8_t* row, int64_t k, float* out);
-  // out[t][0] = dot of w[k] with x[t][k].
-  void (*dot_f32)(const float* w, int64_t k, const float* const* x, int num_tokens,
+  // out[t][0] = dot of w[k] with the floats x[t][k].
+  void (*dot_f32)(const float* w, int64_t k, const void* const* x, int num_tokens,
                   float* const* out);
 
   // Attention of one token; of many prompt tokens. The two differ in rounding: a role has one of

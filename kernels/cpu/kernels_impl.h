@@ -13,7 +13,7 @@
 #include "kernels/cpu/attend_tile_impl.h"
 #include "kernels/cpu/exp_impl.h"
 #include "kernels/cpu/kernels.h"
-#include "kernels/cpu/panel_dot_impl.h"
+#include "kernels/cpu/panel_driver_impl.h"
 #include "kernels/quant/decode.h"
 #include "kernels/quant/iq4_nl.h"
 #include "kernels/quant/iq4_xs.h"
@@ -36,7 +36,9 @@ enum { kMaxTokens = 4 };
 // ---- float dot products ----
 
 template <int kTokens>
-void DotF32Tokens(const float* w, int64_t k, const float* const* x, float* const* out) {
+void DotF32Tokens(const float* w, int64_t k, const void* const* rows, float* const* out) {
+  const float* x[kTokens];
+  for (int t = 0; t < kTokens; ++t) x[t] = (const float*)rows[t];
   F32 acc[kTokens][2];
   for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = F32::Zero();
   int64_t i = 0;
@@ -54,7 +56,7 @@ void DotF32Tokens(const float* w, int64_t k, const float* const* x, float* const
   }
 }
 
-void DotF32(const float* w, int64_t k, const float* const* x, int num_tokens, float* const* out) {
+void DotF32(const float* w, int64_t k, const void* const* x, int num_tokens, float* const* out) {
   int t = 0;
   for (; t + kMaxTokens <= num_tokens; t += kMaxTokens) DotF32Tokens<4>(w, k, x + t, out + t);
   for (; t < num_tokens; ++t) DotF32Tokens<1>(w, k, x + t, out + t);
@@ -209,6 +211,8 @@ CpuKernels MakeKernels(const char* name) {
   AddFormat<FormatIq4Nl>(&table);
   AddFormat<FormatIq4Xs>(&table);
   AddFormat<FormatMxfp4>(&table);
+  table.dot_panels[(int)DType::kF16] = &DotPanels<FormatF16>;
+  table.dot_panels[(int)DType::kBF16] = &DotPanels<FormatBf16>;
   table.decode_row[(int)DType::kF32] = &DecodeFloats<F32Storage>;
   table.decode_row[(int)DType::kF16] = &DecodeFloats<F16Storage>;
   table.decode_row[(int)DType::kBF16] = &DecodeFloats<Bf16Storage>;

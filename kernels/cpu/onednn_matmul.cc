@@ -1,6 +1,7 @@
 #include "kernels/cpu/onednn_matmul.h"
 
 #include "kernels/check.h"
+#include "kernels/cpu/weight_dot.h"
 
 #ifdef THERMOCLINE_WITH_ONEDNN
 #include <omp.h>
@@ -17,6 +18,8 @@ namespace thermocline {
 
 // Below this a call's fixed cost exceeds the gain.
 static constexpr int64_t kMinWeightElems = int64_t{1} << 16;
+// Of its blocked format.
+[[maybe_unused]] static constexpr int64_t kBlockCols = 32;
 
 #ifdef THERMOCLINE_WITH_ONEDNN
 
@@ -34,9 +37,10 @@ struct OneDnnMatMul::Impl {
     using Tag = dnnl::memory::format_tag;
     const auto type =
         dtype == DType::kF32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
-    const Desc src({kPanelRows, in}, type, Tag::ab);
-    const Desc weights({in, out}, type, Tag::ba);  // stored [out, in]
-    const Desc dst({kPanelRows, out}, dnnl::memory::data_type::f32, Tag::ab);
+    const Desc src({kTokensPerCall, in}, type, Tag::ab);
+    // F32 is stored [out, in], BF16 in panels.
+    const Desc weights({in, out}, type, dtype == DType::kF32 ? Tag::ba : Tag::BA16a16b2a);
+    const Desc dst({kTokensPerCall, out}, dnnl::memory::data_type::f32, Tag::ab);
     Prepared& p = it->second;
 #if DNNL_VERSION_MAJOR >= 3
     p.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(engine, src, weights, dst));
@@ -56,6 +60,13 @@ struct OneDnnMatMul::Impl {
   std::vector<uint16_t> rounded;
 };
 
+// Without AMX, oneDNN's bf16 products are slower than our f32 ones.
+static bool HasBf16Tiles() {
+  constexpr unsigned kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
+  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
+  return has;
+}
+
 OneDnnMatMul::OneDnnMatMul() = default;
 OneDnnMatMul::~OneDnnMatMul() = default;
 
@@ -63,8 +74,10 @@ bool OneDnnMatMul::Available() { return true; }
 
 bool OneDnnMatMul::Serves(const TensorView& weight, Activations activations) {
   if (weight.num_elems() < kMinWeightElems) return false;
-  return weight.dtype == DType::kF32 ||
-         (weight.dtype == DType::kBF16 && activations == Activations::kInt8);
+  if (weight.dtype == DType::kF32) return true;
+  return weight.dtype == DType::kBF16 && activations == Activations::kInt8 && HasBf16Tiles() &&
+         weight.cols() % kBlockCols == 0 && weight.first_row % kPanelRows == 0 &&
+         weight.rows() % kPanelRows == 0;
 }
 
 void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_rows,
@@ -75,12 +88,12 @@ void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_
   Impl::Prepared& p = impl_->Get(weight.dtype, weight.cols(), num_rows);
   const void* src = x;
   if (weight.dtype == DType::kBF16) {
-    impl_->rounded.resize(static_cast<size_t>(kPanelRows * weight.cols()));
+    impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
     for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
     src = impl_->rounded.data();
   }
   p.src.set_data_handle(const_cast<void*>(src));
-  p.weights.set_data_handle(weight.Row<void>(first_row));
+  p.weights.set_data_handle(const_cast<uint8_t*>(WeightDot::AddressOf(weight, first_row)));
   p.dst.set_data_handle(out);
   p.primitive.execute(
       impl_->stream, {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});

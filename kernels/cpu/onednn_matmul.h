@@ -9,12 +9,12 @@
 
 namespace thermocline {
 
-// Every call computes a panel of exactly kPanelRows tokens (the caller pads with zeros), so that a
+// Every call computes exactly kTokensPerCall tokens (the caller pads with zeros), so that a
 // token's result cannot depend on how many others are with it. One object per worker thread; oneDNN
 // runs inside the calling thread only (its own thread team would fight ours).
 class OneDnnMatMul {
  public:
-  static constexpr int64_t kPanelRows = 64;
+  static constexpr int64_t kTokensPerCall = 64;
   static constexpr int64_t kMaxWeightRows = 512;
 
   OneDnnMatMul();
@@ -23,12 +23,12 @@ class OneDnnMatMul {
   // False when built without oneDNN.
   static bool Available();
   // True when oneDNN is to serve this weight for prompt tokens, whatever their number: F32 weights
-  // in f32, BF16 weights in bf16 when rounded activations are allowed. Small matrices stay with our
-  // kernels.
+  // in f32; on processors with AMX BF16 weights in bf16, when rounded activations are allowed.
+  // Small matrices stay with our kernels.
   static bool Serves(const TensorView& weight, Activations activations);
 
-  // out[t][r] = x[t] . weight[first_row + r], x [kPanelRows, in] f32, out [kPanelRows, num_rows]
-  // f32, both dense; num_rows <= kMaxWeightRows.
+  // out[t][r] = x[t] . weight[first_row + r], x [kTokensPerCall, in] f32, out [kTokensPerCall,
+  // num_rows] f32, both dense; num_rows <= kMaxWeightRows.
   void Run(const TensorView& weight, int64_t first_row, int64_t num_rows, const float* x,
            float* out);
 

@@ -21,6 +21,7 @@
 #define THERMOCLINE_KERNELS_CPU_PANEL_DOT_IMPL_H_
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/panel_tile_impl.h"
 #include "kernels/quant/iq4_nl.h"
 #include "kernels/quant/iq4_xs.h"
 #include "kernels/quant/mxfp4.h"
@@ -187,39 +188,12 @@ inline RowF32 SmallScale<FormatMxfp4>(const uint8_t* block, int row) {
   return I32::Max(normal, small).BitsAsFloat();
 }
 
-// The processor's own prefetching does not keep the memory busy alone, so a tile asks for weights
-// ahead of their use: while it is at block b of its panels, for `step` bytes at base + p *
-// panel_stride + b * step, for each panel p of the tile; from wrap_block on, wrap_skip bytes
-// further.
-struct Ahead {
-  const uint8_t* base;
-  int64_t panel_stride;
-  int64_t step;
-  int64_t wrap_block;
-  int64_t wrap_skip;
-
-  const uint8_t* At(int panel, int64_t b) const {
-    return base + panel * panel_stride + b * step + (b >= wrap_block ? wrap_skip : 0);
-  }
-};
-
-constexpr int64_t kPrefetchBytes = 4096;
-
-// Asks for part `part` of `parts` of `bytes`.
-inline void PrefetchPart(const uint8_t* p, int64_t bytes, int part, int parts) {
-  const uint8_t* end = p + bytes * (part + 1) / parts;
-  for (p += bytes * part / parts; p < end; p += 64) __builtin_prefetch(p);
-}
-
-// Row vector v of the tile: `panels` plus this gives its panel, then its first row.
-inline int64_t VectorPanel(int v) { return v * I32::kLanes / kPanelRows; }
-inline int VectorRow(int v) { return v * I32::kLanes % kPanelRows; }
-
 template <class Format, int kVectors, int kTokens>
-void SmallTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, const void* const* x,
+void SmallTile(const uint8_t* panels, int64_t k, const Ahead& ahead, const void* const* x,
                float (*out)[kVectors * I32::kLanes]) {
   constexpr int kSteps = kSmallBlockElems / kStepWeights;
   constexpr int64_t kBytes = PanelBlockBytes<Format>();
+  const int64_t num_blocks = k / kSmallBlockElems;
   RowF32 acc[kTokens][kVectors];
 #pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) {
@@ -457,12 +431,13 @@ inline __attribute__((always_inline)) void AddGroup(
 
 // `ready`: the scales of all blocks, [num_blocks, kVectors], or null.
 template <class Format, int kVectors, int kTokens>
-void SuperTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
+void SuperTile(const uint8_t* panels, int64_t k, const Ahead& ahead,
                const SuperScales<Format>* ready, const void* const* x,
                float (*out)[kVectors * I32::kLanes]) {
   constexpr int kGroup = SubGroup<Format>();
   constexpr int kPanels = kVectors * I32::kLanes / kPanelRows;
   constexpr int64_t kBytes = PanelBlockBytes<Format>();
+  const int64_t num_blocks = k / kSuperBlockElems;
   SuperScales<Format> own[kVectors];
   // In memory: touched once a block, registers belong to the sums.
   alignas(64) float acc[kTokens][kVectors][I32::kLanes];
@@ -528,120 +503,6 @@ void SuperTile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
       memcpy(&out[t][v * I32::kLanes], acc[t][v], sizeof(acc[t][v]));
     }
   }
-}
-
-// ---- the driver ----
-
-// What the tiles of the same panels share.
-template <class Format, int kVectors>
-struct PanelScales {
-  static constexpr int kMaxBlocks = 16;  // longer rows decode their scales in every tile
-
-  static bool Fits(int64_t num_blocks) { return num_blocks <= kMaxBlocks; }
-  void Read(const uint8_t* panels, int64_t num_blocks) {
-    for (int64_t b = 0; b < num_blocks; ++b) {
-      for (int v = 0; v < kVectors; ++v) {
-        const uint8_t* block =
-            panels + (VectorPanel(v) * num_blocks + b) * PanelBlockBytes<Format>();
-        ScaleReader<Format>::Read(block, VectorRow(v), &of[b * kVectors + v]);
-      }
-    }
-  }
-
-  SuperScales<Format> of[kMaxBlocks * kVectors];
-};
-
-struct NoScales {};
-template <class Format, int kVectors, bool kSuper = Format::kBlockElems == kSuperBlockElems>
-struct ScratchOf {
-  typedef PanelScales<Format, kVectors> Type;
-};
-template <class Format, int kVectors>
-struct ScratchOf<Format, kVectors, false> {
-  typedef NoScales Type;
-};
-
-template <class Format, int kVectors, int kTokens>
-inline void Tile(const uint8_t* panels, int64_t num_blocks, const Ahead& ahead, const void* ready,
-                 const void* const* x, float (*out)[kVectors * I32::kLanes]) {
-  if constexpr (Format::kBlockElems == kSuperBlockElems) {
-    SuperTile<Format, kVectors, kTokens>(panels, num_blocks, ahead,
-                                         (const SuperScales<Format>*)ready, x, out);
-  } else {
-    SmallTile<Format, kVectors, kTokens>(panels, num_blocks, ahead, x, out);
-  }
-}
-
-template <class Format, int kVectors, int kTokens>
-void TileOf(int num_tokens, const uint8_t* panels, int64_t num_blocks, const Ahead& ahead,
-            const void* ready, const void* const* x, float (*out)[kVectors * I32::kLanes]) {
-  if constexpr (kTokens > 1) {
-    if (num_tokens < kTokens) {
-      return TileOf<Format, kVectors, kTokens - 1>(num_tokens, panels, num_blocks, ahead, ready, x,
-                                                   out);
-    }
-  }
-  Tile<Format, kVectors, kTokens>(panels, num_blocks, ahead, ready, x, out);
-}
-
-// Rows [row, row + 16 kPanels) of the panels with all tokens, in tiles of kTokens.
-template <class Format, int kPanels, int kTokens>
-void DotTiles(const PanelDotArgs& a, int64_t row) {
-  constexpr int kRows = kPanels * kPanelRows;
-  constexpr int64_t kBlockBytes = PanelBlockBytes<Format>();
-  const int64_t num_blocks = a.k / Format::kBlockElems, panel_bytes = num_blocks * kBlockBytes;
-  const uint8_t* panels = a.panels + row / kPanelRows * panel_bytes;
-  const int64_t begin = row > a.first_row ? row : a.first_row;
-  const int64_t stop = row + kRows < a.last_row ? row + kRows : a.last_row;
-  const int num_tiles = (a.num_tokens + kTokens - 1) / kTokens;
-  // What follows the tile's panels.
-  const uint8_t* next = panels + kPanels * panel_bytes;
-  if (row + kRows >= a.last_row && a.next != nullptr) next = a.next;
-  const void* ready = nullptr;
-  [[maybe_unused]] typename ScratchOf<Format, kRows / I32::kLanes>::Type scales;
-  if constexpr (Format::kBlockElems == kSuperBlockElems) {
-    if (num_tiles > 1 && scales.Fits(num_blocks)) {
-      scales.Read(panels, num_blocks);
-      ready = scales.of;
-    }
-  }
-  for (int tile = 0, t = 0; tile < num_tiles; ++tile) {
-    Ahead ahead;
-    if (num_tiles == 1) {
-      // A little ahead in the same panel, then in the one that takes its place.
-      const int64_t blocks = (kPrefetchBytes + kBlockBytes - 1) / kBlockBytes;
-      ahead = {panels + blocks * kBlockBytes, panel_bytes, kBlockBytes, num_blocks - blocks,
-               next - (panels + panel_bytes)};
-    } else {
-      // Later tiles find the panels in the cache: each brings a part of the next ones.
-      ahead = {next + tile * (panel_bytes / num_tiles), panel_bytes, kBlockBytes / num_tiles,
-               num_blocks, 0};
-    }
-    // Tiles as even as can be: 7 tokens are 4 and 3.
-    const int count = (a.num_tokens - t + num_tiles - tile - 1) / (num_tiles - tile);
-    float out[kTokens][kRows];
-    TileOf<Format, kRows / I32::kLanes, kTokens>(count, panels, num_blocks, ahead, ready, a.x + t,
-                                                 out);
-    for (int i = 0; i < count; ++i) {
-      memcpy(a.out[t + i] + (begin - a.first_row), out[i] + (begin - row),
-             (size_t)(stop - begin) * sizeof(float));
-    }
-    t += count;
-  }
-}
-
-template <class Format>
-void DotPanels(const PanelDotArgs* args) {
-  const PanelDotArgs& a = *args;
-  const int64_t end = (a.last_row + kPanelRows - 1) / kPanelRows * kPanelRows;
-  int64_t row = a.first_row / kPanelRows * kPanelRows;
-  // Few tokens take one panel at a time, one stream of memory; more share what is read of x.
-  const int wide_from = a.wide_from > 0 ? a.wide_from : kPanelTokens + 1;
-  if (a.num_tokens >= wide_from) {
-    constexpr int kRows = kTilePanels * kPanelRows;
-    for (; row + kRows <= end; row += kRows) DotTiles<Format, kTilePanels, kTileTokens>(a, row);
-  }
-  for (; row < end; row += kPanelRows) DotTiles<Format, 1, kPanelTokens>(a, row);
 }
 
 }  // namespace

@@ -62,6 +62,11 @@ struct RowF32 {
     return r;
   }
   void Store(float* p) const { memcpy(p, v, sizeof(v)); }
+  static RowF32 Add(const RowF32& a, const RowF32& b) {
+    RowF32 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] + b.v[i];
+    return r;
+  }
   static RowF32 Mul(const RowF32& a, const RowF32& b) {
     RowF32 r;
     for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] * b.v[i];

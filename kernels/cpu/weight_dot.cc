@@ -36,10 +36,12 @@ void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t fi
   const int num_tokens = static_cast<int>(tokens.f32.size());
   const int dtype = static_cast<int>(weight.dtype);
   const ActivationForm form = FormFor(weight);
-  if (form != ActivationForm::kF32) {
+  const bool floats = weight.dtype == DType::kF16 || weight.dtype == DType::kBF16;
+  if (form != ActivationForm::kF32 || floats) {
     TC_CHECK(weight.layout == Layout::kPanels);
-    const void* const* x =
-        form == ActivationForm::kSmallInt8 ? tokens.small.data() : tokens.super.data();
+    const void* const* x = floats                               ? tokens.f32.data()
+                           : form == ActivationForm::kSmallInt8 ? tokens.small.data()
+                                                                : tokens.super.data();
     for (int t = 0; t < num_tokens; t += kTokensPerPass) {
       const PanelDotArgs args = {.panels = static_cast<const uint8_t*>(weight.data),
                                  .k = weight.cols(),

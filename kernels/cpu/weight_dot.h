@@ -13,8 +13,7 @@ namespace thermocline {
 
 // The same tokens in every form some weight needs; `f32` is always there.
 struct TokenRows {
-  std::vector<const float*> f32;
-  std::vector<const void*> small, super;
+  std::vector<const void*> f32, small, super;
 
   void Clear() {
     f32.clear();

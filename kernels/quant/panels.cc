@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/check.h"
+#include "kernels/quant/float_formats.h"
 #include "kernels/quant/iq4_nl.h"
 #include "kernels/quant/iq4_xs.h"
 #include "kernels/quant/mxfp4.h"
@@ -97,7 +98,36 @@ void UnpackBlockOf(const uint8_t* panel, int row, uint8_t* block) {
   }
 }
 
+// Where weight i of row 0 of F16 or BF16 lies in a panel, in weights; row r is r * together
+// further.
+struct FloatPlace {
+  int64_t first;
+  int together;
+};
+inline FloatPlace PlaceOf(int64_t i, int64_t cols, int together) {
+  if (i >= cols / together * together) together = 1;
+  return {i / together * together * kPanelRows + i % together, together};
+}
+
+void PackFloats(const uint8_t* rows, int num_rows, int64_t cols, int together, uint8_t* panel) {
+  for (int64_t i = 0; i < cols; ++i) {
+    const FloatPlace place = PlaceOf(i, cols, together);
+    for (int r = 0; r < num_rows; ++r) {
+      std::memcpy(panel + 2 * (place.first + r * place.together), rows + 2 * (r * cols + i), 2);
+    }
+  }
+}
+
+void UnpackFloats(const uint8_t* panel, int row, int64_t cols, int together, uint8_t* out) {
+  for (int64_t i = 0; i < cols; ++i) {
+    const FloatPlace place = PlaceOf(i, cols, together);
+    std::memcpy(out + 2 * i, panel + 2 * (place.first + row * place.together), 2);
+  }
+}
+
+// F16 and BF16 have `together`, the others one block at a time.
 struct PanelFormat {
+  int together = 0;
   void (*pack)(const uint8_t* block, int row, uint8_t* panel) = nullptr;
   void (*unpack)(const uint8_t* panel, int row, uint8_t* block) = nullptr;
 };
@@ -105,7 +135,7 @@ struct PanelFormat {
 template <class Format>
 void Add(PanelFormat* formats) {
   static_assert(IsPermutation<Format>());
-  formats[static_cast<int>(Format::kDType)] = {&PackBlock<Format>, &UnpackBlockOf<Format>};
+  formats[static_cast<int>(Format::kDType)] = {0, &PackBlock<Format>, &UnpackBlockOf<Format>};
 }
 
 struct PanelFormats {
@@ -124,6 +154,8 @@ struct PanelFormats {
     Add<FormatIq4Nl>(of);
     Add<FormatIq4Xs>(of);
     Add<FormatMxfp4>(of);
+    of[static_cast<int>(DType::kF16)].together = FormatF16::kTogether;
+    of[static_cast<int>(DType::kBF16)].together = FormatBf16::kTogether;
   }
 };
 
@@ -134,7 +166,9 @@ const PanelFormat& FormatOf(DType dtype) {
 
 }  // namespace
 
-bool HasPanels(DType dtype) { return FormatOf(dtype).pack != nullptr; }
+bool HasPanels(DType dtype) {
+  return FormatOf(dtype).together > 0 || FormatOf(dtype).pack != nullptr;
+}
 
 int64_t PackedBytes(DType dtype, int64_t rows, int64_t cols) {
   return (rows + kPanelRows - 1) / kPanelRows * kPanelRows * BytesOf(dtype, cols);
@@ -145,6 +179,7 @@ void PackPanel(DType dtype, const uint8_t* rows, int num_rows, int64_t cols, uin
   const PanelFormat& format = FormatOf(dtype);
   const int64_t block_bytes = GetFormat(dtype).block_bytes, row_bytes = BytesOf(dtype, cols);
   if (num_rows < kPanelRows) std::memset(panel, 0, static_cast<size_t>(kPanelRows * row_bytes));
+  if (format.together > 0) return PackFloats(rows, num_rows, cols, format.together, panel);
   for (int64_t b = 0; b < row_bytes / block_bytes; ++b) {
     for (int r = 0; r < num_rows; ++r) {
       format.pack(rows + r * row_bytes + b * block_bytes, r, panel + b * kPanelRows * block_bytes);
@@ -155,6 +190,7 @@ void PackPanel(DType dtype, const uint8_t* rows, int num_rows, int64_t cols, uin
 void UnpackRow(DType dtype, const uint8_t* panel, int row, int64_t cols, uint8_t* out) {
   TC_CHECK(HasPanels(dtype) && row >= 0 && row < kPanelRows);
   const PanelFormat& format = FormatOf(dtype);
+  if (format.together > 0) return UnpackFloats(panel, row, cols, format.together, out);
   const int64_t block_bytes = GetFormat(dtype).block_bytes;
   for (int64_t b = 0; b < BytesOf(dtype, cols) / block_bytes; ++b) {
     format.unpack(panel + b * kPanelRows * block_bytes, row, out + b * block_bytes);

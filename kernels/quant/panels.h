@@ -1,4 +1,4 @@
-// Packed panels: the one form in which quantised matrices lie in memory, the same for every
+// Packed panels: the one form in which weight matrices lie in memory, the same for every
 // instruction set and device.
 //
 // 16 consecutive rows of a matrix make a panel, [blocks of a row][16 * block_bytes], and a panel's
@@ -9,6 +9,8 @@
 //                k + i. A byte of a plane of b bits serves 8 / b of those steps of four weights,
 //                the first one in its lowest bits.
 //   fields       Scales, mins and the like, each as [count][16 rows].
+//
+// F16 and BF16 have no blocks; kernels/quant/float_formats.h tells their panels.
 //
 // So one vector load brings the same weights of 16 rows, a step of an integer dot product needs no
 // shuffle, and sums over k stay in their lane; it is also the layout of AMX's second operand. Rows
@@ -23,7 +25,7 @@
 
 namespace thermocline {
 
-// All block formats have a panel form; F32, F16, BF16 and I32 stay in rows.
+// All weight formats have a panel form but F32, which stays in rows.
 bool HasPanels(DType dtype);
 
 // Bytes of `rows` rows of `cols` weights in panels. Whole blocks must fit into cols.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "kernels/quant/blocks.h"
 #include "kernels/quant/float_bits.h"
@@ -72,6 +73,22 @@ std::vector<uint8_t> RandomWeights(DType dtype, int64_t rows, int64_t k, std::mt
         break;
       default:
         set_half(b, 0, 0.01f);
+    }
+  }
+  return bytes;
+}
+
+// F32, F16 or BF16 weights as a file holds them.
+std::vector<uint8_t> EncodeFloats(DType dtype, const std::vector<float>& values) {
+  std::vector<uint8_t> bytes(
+      static_cast<size_t>(BytesOf(dtype, static_cast<int64_t>(values.size()))));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t bits =
+        dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
+    if (dtype == DType::kF32) {
+      std::memcpy(&bytes[4 * i], &values[i], 4);
+    } else {
+      std::memcpy(&bytes[2 * i], &bits, 2);
     }
   }
   return bytes;
@@ -225,17 +242,7 @@ TEST_P(KernelTest, DecodesEveryFormatLikeTheRegistry) {
     if (IsQuantized(format.dtype)) {
       weights = RandomWeights(format.dtype, 1, k, &random_);
     } else {
-      weights.resize(static_cast<size_t>(BytesOf(format.dtype, k)));
-      const std::vector<float> values = RandomFloats(static_cast<size_t>(k), &random_);
-      for (int64_t i = 0; i < k; ++i) {
-        const uint16_t bits =
-            format.dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
-        if (format.dtype == DType::kF32) {
-          std::memcpy(&weights[4 * i], &values[i], 4);
-        } else {
-          std::memcpy(&weights[2 * i], &bits, 2);
-        }
-      }
+      weights = EncodeFloats(format.dtype, RandomFloats(static_cast<size_t>(k), &random_));
     }
     std::vector<float> expected(static_cast<size_t>(k)), actual(static_cast<size_t>(k));
     format.decode(weights.data(), k / format.block_elems, expected.data());
@@ -251,7 +258,7 @@ TEST_P(KernelTest, FloatDotsAreRightAndTheSameAloneAndTogether) {
     const std::vector<float> w = RandomFloats(static_cast<size_t>(k), &random_);
     constexpr int kTokens = 6;
     std::vector<std::vector<float>> x;
-    std::vector<const float*> inputs;
+    std::vector<const void*> inputs;
     std::vector<float> out(kTokens);
     std::vector<float*> outputs;
     for (int t = 0; t < kTokens; ++t) {
@@ -268,6 +275,73 @@ TEST_P(KernelTest, FloatDotsAreRightAndTheSameAloneAndTogether) {
       float* pointer = &alone;
       kernels().dot_f32(w.data(), k, &inputs[t], 1, &pointer);
       ASSERT_EQ(alone, out[t]) << k;
+    }
+  }
+}
+
+TEST_P(KernelTest, FloatPanelDotsAreRightAndTheSameAloneAndTogetherAndAtEveryLevel) {
+  for (DType dtype : {DType::kF16, DType::kBF16}) {
+    const WeightFormat& format = GetFormat(dtype);
+    for (int64_t k : {1, 2, 7, 31, 32, 33, 63, 64, 100, 576}) {
+      constexpr int kRows = 37, kTokens = 26;
+      const std::vector<uint8_t> weights =
+          EncodeFloats(dtype, RandomFloats(static_cast<size_t>(kRows * k), &random_));
+      const std::vector<uint8_t> panels = Pack(dtype, weights, kRows, k);
+      std::vector<float> decoded(static_cast<size_t>(kRows * k));
+      format.decode(weights.data(), kRows * k, decoded.data());
+      std::vector<std::vector<float>> x;
+      for (int t = 0; t < kTokens; ++t) {
+        x.push_back(RandomFloats(static_cast<size_t>(k), &random_));
+      }
+      std::vector<const void*> rows;
+      std::vector<std::vector<float>> alone;
+      for (int t = 0; t < kTokens; ++t) {
+        rows.push_back(x[t].data());
+        alone.push_back(DotPanels(Kernels("scalar"), dtype, panels, k, 0, kRows, {rows[t]})[0]);
+        for (int r = 0; r < kRows; ++r) {
+          double exact = 0.0, magnitude = 0.0;
+          for (int64_t i = 0; i < k; ++i) {
+            const double product = static_cast<double>(decoded[r * k + i]) * x[t][i];
+            exact += product;
+            magnitude += std::fabs(product);
+          }
+          ASSERT_NEAR(alone[t][r], exact, 1e-6 * magnitude) << format.name << " k " << k;
+        }
+        for (int wide_from : {0, 1, 100}) {
+          ASSERT_EQ(DotPanels(kernels(), dtype, panels, k, 0, kRows, rows, wide_from), alone)
+              << format.name << " k " << k << " tokens " << t + 1 << " wide from " << wide_from;
+        }
+        const auto part = DotPanels(kernels(), dtype, panels, k, 5, 35, rows);
+        ASSERT_EQ(part[t], std::vector<float>(alone[t].begin() + 5, alone[t].begin() + 35));
+      }
+    }
+  }
+}
+
+// Whether or not this machine has the AMX tiles for which it is there.
+TEST(OneDnnMatMulTest, ReadsBfloat16Panels) {
+  if (!OneDnnMatMul::Available()) GTEST_SKIP() << "built without oneDNN";
+  constexpr int64_t kRows = 48, kCols = 96, kTokens = OneDnnMatMul::kTokensPerCall;
+  std::mt19937 random(5);
+  const std::vector<float> w = RandomFloats(kRows * kCols, &random),
+                           x = RandomFloats(kTokens * kCols, &random);
+  std::vector<uint8_t> panels = Pack(DType::kBF16, EncodeFloats(DType::kBF16, w), kRows, kCols);
+  constexpr int64_t kFirst = 16, kCount = 32;
+  std::vector<float> out(static_cast<size_t>(kTokens * kCount));
+  OneDnnMatMul matmul;
+  matmul.Run(MakeWeightView(panels.data(), DType::kBF16, kRows, kCols), kFirst, kCount, x.data(),
+             out.data());
+  const auto rounded = [](float v) { return Bfloat16ToFloat(FloatToBfloat16(v)); };
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t r = 0; r < kCount; ++r) {
+      double exact = 0.0, magnitude = 0.0;
+      for (int64_t i = 0; i < kCols; ++i) {
+        const double product =
+            static_cast<double>(rounded(w[(kFirst + r) * kCols + i])) * rounded(x[t * kCols + i]);
+        exact += product;
+        magnitude += std::fabs(product);
+      }
+      ASSERT_NEAR(out[t * kCount + r], exact, 1e-5 * magnitude) << "token " << t << " row " << r;
     }
   }
 }

@@ -95,17 +95,6 @@ void ApplyToFloats(Transform transform, const std::vector<int64_t>& shape,
   }
 }
 
-// Packs rows [first_row, first_row + num_rows) of `cols` weights; first_row is a multiple of 16.
-void PackRows(DType dtype, const uint8_t* rows, int64_t first_row, int64_t num_rows, int64_t cols,
-              uint8_t* destination) {
-  const int64_t row_bytes = BytesOf(dtype, cols);
-  for (int64_t r = 0; r < num_rows; r += kPanelRows) {
-    PackPanel(dtype, rows + r * row_bytes,
-              static_cast<int>(std::min<int64_t>(kPanelRows, num_rows - r)), cols,
-              destination + (first_row + r) * row_bytes);
-  }
-}
-
 // Reads and packs rows that lie one after the other in the file from byte `begin` on, in pieces
 // that stay in the cache between the two.
 absl::Status ReadPacked(const Checkpoint& checkpoint, const TensorInfo& tensor, int64_t begin,
@@ -121,7 +110,7 @@ absl::Status ReadPacked(const Checkpoint& checkpoint, const TensorInfo& tensor, 
     absl::Status read =
         checkpoint.Read(tensor, begin + r * row_bytes, count * row_bytes, piece.get());
     if (!read.ok()) return read;
-    PackRows(tensor.dtype, piece.get(), r, count, cols, destination);
+    PackRows(tensor.dtype, piece.get(), count, cols, destination + r * row_bytes);
   }
   return absl::OkStatus();
 }
@@ -280,7 +269,7 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
 absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
                       const TensorInfo& stored, void* destination) {
   const DType type = TypeOf(checkpoint, declared, stored);
-  if (declared.shape.size() == 1 || !HasPanels(type)) {
+  if (declared.shape.size() == 1 || declared.in_rows) {
     return Read(checkpoint, declared, stored, destination);
   }
   const int64_t cols = declared.shape.back(), num_rows = Product(declared.shape) / cols;
@@ -290,17 +279,17 @@ absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
   }
   std::vector<uint8_t> rows(static_cast<size_t>(num_rows * BytesOf(type, cols)));
   if (absl::Status s = Read(checkpoint, declared, stored, rows.data()); !s.ok()) return s;
-  PackRows(type, rows.data(), 0, num_rows, cols, panels);
+  PackRows(type, rows.data(), num_rows, cols, panels);
   return absl::OkStatus();
 }
 
 int64_t HeldBytes(const ExpertSlice& slice) {
-  if (slice.cols == 1 || !HasPanels(slice.dtype)) return slice.bytes();
+  if (slice.cols == 1) return slice.bytes();
   return PackedBytes(slice.dtype, slice.rows, slice.cols);
 }
 
 absl::Status ReadHeld(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination) {
-  if (slice.cols == 1 || !HasPanels(slice.dtype)) return Read(checkpoint, slice, destination);
+  if (slice.cols == 1) return Read(checkpoint, slice, destination);
   uint8_t* panels = static_cast<uint8_t*>(destination);
   if (IsPlain(slice)) {
     const int64_t row_bytes = BytesOf(slice.dtype, slice.cols);
@@ -309,7 +298,7 @@ absl::Status ReadHeld(const Checkpoint& checkpoint, const ExpertSlice& slice, vo
   }
   std::vector<uint8_t> rows(static_cast<size_t>(slice.bytes()));
   if (absl::Status s = Read(checkpoint, slice, rows.data()); !s.ok()) return s;
-  PackRows(slice.dtype, rows.data(), 0, slice.rows, slice.cols, panels);
+  PackRows(slice.dtype, rows.data(), slice.rows, slice.cols, panels);
   return absl::OkStatus();
 }
 

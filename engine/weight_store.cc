@@ -74,7 +74,7 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
   for (const DenseLoad& load : loads_) {
     const DenseTensor& declared = *load.declared;
     absl::StatusOr<TensorView> view =
-        Place(TypeOf(*checkpoint_, declared, *load.tensor), declared.shape);
+        Place(TypeOf(*checkpoint_, declared, *load.tensor), declared.shape, declared.in_rows);
     if (!view.ok()) return view.status();
     *declared.target = *view;
   }
@@ -116,7 +116,7 @@ absl::Status WeightStore::LoadOne(const DenseLoad& load) {
 absl::Status WeightStore::PlaceConstants() {
   for (const ConstantTensor& constant : table_.constants) {
     absl::StatusOr<TensorView> view =
-        Place(DType::kF32, {static_cast<int64_t>(constant.values.size())});
+        Place(DType::kF32, {static_cast<int64_t>(constant.values.size())}, /*in_rows=*/true);
     if (!view.ok()) return view.status();
     *constant.target = *view;
     if (absl::Status s = CopyIn(constant.values.data(), *view); !s.ok()) return s;
@@ -124,11 +124,18 @@ absl::Status WeightStore::PlaceConstants() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int64_t>& shape) {
+absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int64_t>& shape,
+                                              bool in_rows) {
   int64_t rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
-  TensorView view = shape.size() == 1 ? MakeView(nullptr, dtype, {shape[0]})
-                                      : MakeWeightView(nullptr, dtype, rows, shape.back());
+  TensorView view;
+  if (shape.size() == 1) {
+    view = MakeView(nullptr, dtype, {shape[0]});
+  } else if (in_rows) {
+    view = MakeView(nullptr, dtype, {rows, shape.back()});
+  } else {
+    view = MakeWeightView(nullptr, dtype, rows, shape.back());
+  }
   absl::StatusOr<Buffer> memory = backend_->Allocate(view.bytes());
   if (!memory.ok()) return memory.status();
   view.data = memory->data();

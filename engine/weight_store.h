@@ -66,7 +66,7 @@ class WeightStore : public ExpertSource {
   absl::Status LoadOne(const DenseLoad& load);
   absl::Status PlaceConstants();
   // Allocates [shape] on the backend and remembers the memory.
-  absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape);
+  absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape, bool in_rows);
   absl::Status CopyIn(const void* host, const TensorView& view);
 
   const Checkpoint* checkpoint_;

@@ -247,6 +247,7 @@ struct BackendOptions {
   std::string
       isa;  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
   KernelTable kernel_table = {};
+  bool force_onednn = false;  // for tests: oneDNN also where our kernels are faster
 };
 
 // Makes a backend by name: "reference" or "cpu". INVALID_ARGUMENT lists the names.

@@ -62,10 +62,11 @@ inline TensorView MakeView(void* data, DType dtype, std::initializer_list<int64_
   return view;
 }
 
-// A weight matrix as the program holds it: in panels if its format has them, else in rows.
+// A weight matrix as the program holds it: in panels.
 inline TensorView MakeWeightView(void* data, DType dtype, int64_t rows, int64_t cols) {
   TensorView view = MakeView(data, dtype, {rows, cols});
-  if (HasPanels(dtype)) view.layout = Layout::kPanels;
+  TC_CHECK(HasPanels(dtype));
+  view.layout = Layout::kPanels;
   return view;
 }
 

@@ -50,7 +50,8 @@ void GatedDeltaNet::DeclareTensors(const LayerPrefix& prefix, TensorTable* table
        {2 * keys() + values(), config_.kernel_size},
        /*as_f32=*/true,
        /*optional=*/false,
-       &conv_});
+       &conv_,
+       /*in_rows=*/true});
   TensorName a_log = {prefix.hf + "linear_attn.A_log", prefix.gguf + "ssm_a"};
   a_log.hf.transform = Transform::kNegExp;
   table->Vector(a_log, config_.num_value_heads, &a_scale_);

@@ -14,7 +14,8 @@ void ShortConv::DeclareTensors(const LayerPrefix& prefix, TensorTable* table) {
                           {hidden, config_.kernel_size},
                           /*as_f32=*/true,
                           /*optional=*/false,
-                          &conv_});
+                          &conv_,
+                          /*in_rows=*/true});
   table->Matrix({prefix.hf + "conv.out_proj.weight", prefix.gguf + "shortconv.out_proj.weight"},
                 hidden, hidden, &out_proj_);
 }

@@ -68,7 +68,8 @@ class FormatTimer {
                                    .num_tokens = num_tokens,
                                    .out = rows.data(),
                                    .next = nullptr,
-                                   .wide_from = wide ? 1 : INT_MAX};
+                                   .wide_from = wide ? 1 : INT_MAX,
+                                   .accumulate = false};
         kernels_.dot_panels[static_cast<int>(dtype_)](&args);
       }
     };

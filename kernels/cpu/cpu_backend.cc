@@ -33,6 +33,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Create(const BackendOptions
 CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, const BackendOptions& options)
     : kernels_(kernels),
       activations_(options.activations),
+      use_onednn_(OneDnnMatMul::Available() && activations_ == Activations::kInt8 &&
+                  (OneDnnMatMul::IsFaster() || options.force_onednn)),
       dot_(kernels, options.activations, options.kernel_table),
       pool_(num_threads),
       expert_ffn_(kernels, dot_, &pool_),
@@ -41,8 +43,8 @@ CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, const Backend
 
 std::string CpuBackend::Describe() const {
   return absl::StrCat("cpu: ", kernels_.name, ", ", pool_.num_threads(), " threads, activations ",
-                      activations_ == Activations::kF32 ? "f32" : "int8", " on quantised weights, ",
-                      OneDnnMatMul::Available() ? "oneDNN" : "no oneDNN");
+                      activations_ == Activations::kF32 ? "f32" : "int8", " on quantised weights",
+                      use_onednn_ ? ", bf16 prompts through oneDNN" : "");
 }
 
 void CpuBackend::ForRows(int64_t num_rows, int64_t cols, absl::FunctionRef<void(int64_t)> fn) {
@@ -243,7 +245,7 @@ void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
       AddToken(x, n, needed, &generated);
     }
   }
-  RunOneDnn(x, prompt_rows, projections);
+  if (use_onednn_) RunOneDnn(x, prompt_rows, projections);
 
   // What oneDNN does not serve: all rows of other weights, the generated tokens of its own.
   struct Task {
@@ -259,7 +261,7 @@ void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
   const int64_t rows_per_task =
       std::clamp<int64_t>(share / kPanelRows * kPanelRows, kPanelRows, kRowsPerTask);
   for (const Projection& p : projections) {
-    const bool served = OneDnnMatMul::Serves(p.weight, activations_);
+    const bool served = use_onednn_ && OneDnnMatMul::CanServe(p.weight);
     if (served && generated_rows.empty()) continue;
     for (int64_t r = 0; r < p.weight.rows(); r += rows_per_task) {
       tasks.push_back({&p, !served, r, std::min(p.weight.rows(), r + rows_per_task)});
@@ -314,7 +316,7 @@ void CpuBackend::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt
   const int64_t num_prompt = static_cast<int64_t>(prompt_rows.size());
   const int64_t num_panels = (num_prompt + kPanel - 1) / kPanel;
   for (const Projection& p : projections) {
-    if (num_prompt == 0 || !OneDnnMatMul::Serves(p.weight, activations_)) continue;
+    if (num_prompt == 0 || !OneDnnMatMul::CanServe(p.weight)) continue;
     const int64_t num_chunks = (p.weight.rows() + kChunk - 1) / kChunk;
     pool_.Run(num_panels * num_chunks, [&](int64_t task, int worker_idx) {
       Worker& worker = workers_[static_cast<size_t>(worker_idx)];

@@ -84,6 +84,7 @@ class CpuBackend : public ReferenceBackend {
 
   const CpuKernels& kernels_;
   const Activations activations_;
+  const bool use_onednn_;
   const WeightDot dot_;
   WorkerPool pool_;
   thermocline::ExpertFfn expert_ffn_;

@@ -1,4 +1,4 @@
-// Products of F16 and BF16 panels with f32 activations, written once over the vectors of
+// Products of F32, F16 and BF16 panels with f32 activations, written once over the vectors of
 // vec_<isa>.h.
 //
 //   y[r] = sum over blocks of 32 weights: (sum of even w x) + (sum of odd w x)
@@ -25,6 +25,13 @@ template <class Format>
 inline void LoadPair(const uint8_t* panel, int64_t i, RowF32* even, RowF32* odd);
 
 template <>
+inline void LoadPair<FormatF32>(const uint8_t* panel, int64_t i, RowF32* even, RowF32* odd) {
+  const float* w = (const float*)panel + 2 * kPanelRows * i;
+  *even = RowF32::Load(w);
+  *odd = RowF32::Load(w + kPanelRows);
+}
+
+template <>
 inline void LoadPair<FormatF16>(const uint8_t* panel, int64_t i, RowF32* even, RowF32* odd) {
   *even = RowF32::LoadHalf(panel + 4 * kPanelRows * i);
   *odd = RowF32::LoadHalf(panel + 4 * kPanelRows * i + 2 * kPanelRows);
@@ -40,14 +47,17 @@ inline void LoadPair<FormatBf16>(const uint8_t* panel, int64_t i, RowF32* even, 
 // The last weight of an odd k.
 template <class Format>
 inline RowF32 LoadLast(const uint8_t* panels, int64_t k, int row) {
-  const uint8_t* last = panels + 2 * (kPanelRows * (k - 1) + row);
-  if constexpr (Format::kDType == DType::kF16) {
+  const uint8_t* last = panels + Format::kBlockBytes * (kPanelRows * (k - 1) + row);
+  if constexpr (Format::kDType == DType::kF32) {
+    return RowF32::Load((const float*)last);
+  } else if constexpr (Format::kDType == DType::kF16) {
     return RowF32::LoadHalf(last);
   } else {
     return I32::template ShiftLeft<16>(I32::LoadUint16(last)).BitsAsFloat();
   }
 }
 
+// Adds to `out`.
 template <class Format, int kVectors, int kTokens>
 void FloatTile(const uint8_t* panels, int64_t k, const Ahead& ahead, const void* const* x,
                float (*out)[kVectors * I32::kLanes]) {
@@ -55,10 +65,9 @@ void FloatTile(const uint8_t* panels, int64_t k, const Ahead& ahead, const void*
   const uint8_t *panel[kVectors], *vector[kVectors];
 #pragma GCC unroll 2
   for (int v = 0; v < kVectors; ++v) {
-    panel[v] = panels + VectorPanel(v) * 2 * kPanelRows * k;
-    vector[v] = panel[v] + 2 * Format::kTogether * VectorRow(v);
+    panel[v] = panels + VectorPanel(v) * Format::kBlockBytes * kPanelRows * k;
+    vector[v] = panel[v] + Format::kBlockBytes * Format::kTogether * VectorRow(v);
   }
-  memset(out, 0, sizeof(float) * kTokens * kVectors * I32::kLanes);
   for (int64_t begin = 0; begin < k; begin += kFloatBlock) {
     const int64_t end = begin + kFloatBlock < k ? begin + kFloatBlock : k;
     for (int p = 0; p < kPanels; ++p) {

@@ -30,8 +30,8 @@ struct SuperRecord {
   int32_t unused[3];
 };
 
-// A product of weights in panels (kernels/quant/panels.h) with rounded activations, of F16 and BF16
-// weights with f32 ones: out[t][r - first_row] = weight row r . x[t] for rows [first_row,
+// A product of weights in panels (kernels/quant/panels.h) with rounded activations, of F32, F16
+// and BF16 weights with f32 ones: out[t][r - first_row] = weight row r . x[t] for rows [first_row,
 // last_row).
 struct PanelDotArgs {
   const uint8_t* panels;  // of row 0
@@ -46,6 +46,9 @@ struct PanelDotArgs {
   // From so many tokens on, tiles are wide: two panels share what is read of x, and the panels are
   // read once per few tokens. 0: the level's own choice. It never shows in the result.
   int wide_from;
+  // For F32 weights: continue sums that `out` holds. Pieces of k that are multiples of 32 give the
+  // same bits as the whole.
+  bool accumulate;
 };
 
 // One token's attention for num_heads neighbouring key/value heads, `group` query heads each.
@@ -103,17 +106,14 @@ struct CpuKernels {
   void (*quantize_small)(const float* x, int64_t k, SmallRecord* out);
   void (*quantize_super)(const float* x, int64_t k, SuperRecord* out);
 
-  // Null for formats without panels. The sum of a (row, token) pair is the same whatever rows and
+  // The sum of a (row, token) pair is the same whatever rows and
   // tokens are computed with it, and the same at every instruction set: exact integers within a
-  // group, then in ascending order of groups one fused multiply-add each; for F16 and BF16 as
+  // group, then in ascending order of groups one fused multiply-add each; for F32, F16 and BF16 as
   // kernels/cpu/float_dot_impl.h says.
   void (*dot_panels[kNumDTypes])(const PanelDotArgs* args);
 
-  // Decodes one row of k weights to f32.
-  void (*decode_row[kNumDTypes])(const uint8_t* row, int64_t k, float* out);
-  // out[t][0] = dot of w[k] with the floats x[t][k].
-  void (*dot_f32)(const float* w, int64_t k, const void* const* x, int num_tokens,
-                  float* const* out);
+  // Decodes a panel of a block format to one of F32. Null for floats.
+  void (*decode_panel[kNumDTypes])(const uint8_t* panel, int64_t k, float* out);
 
   // Attention of one token; of many prompt tokens. The two differ in rounding: a role has one of
   // them. A query's result is the same in every tile.

@@ -2,10 +2,7 @@
 // instruction set.
 //
 // Include after a vec_<isa>.h, inside one translation unit per instruction set; everything lands in
-// an anonymous namespace. Weights are read once and meet up to kMaxTokens tokens in registers, so a
-// matrix product over N tokens reads the weights N / kMaxTokens times from cache and once from
-// memory. Every (row, token) pair sees the same operations in the same order whatever the tile,
-// which is what the numeric contract asks for.
+// an anonymous namespace.
 #ifndef THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 #define THERMOCLINE_KERNELS_CPU_KERNELS_IMPL_H_
 
@@ -13,6 +10,7 @@
 #include "kernels/cpu/attend_tile_impl.h"
 #include "kernels/cpu/exp_impl.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/panel_decode_impl.h"
 #include "kernels/cpu/panel_driver_impl.h"
 #include "kernels/quant/decode.h"
 #include "kernels/quant/iq4_nl.h"
@@ -32,47 +30,7 @@
 namespace thermocline {
 namespace {
 
-enum { kMaxTokens = 4 };
-// ---- float dot products ----
-
-template <int kTokens>
-void DotF32Tokens(const float* w, int64_t k, const void* const* rows, float* const* out) {
-  const float* x[kTokens];
-  for (int t = 0; t < kTokens; ++t) x[t] = (const float*)rows[t];
-  F32 acc[kTokens][2];
-  for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = F32::Zero();
-  int64_t i = 0;
-  for (; i + 2 * F32::kLanes <= k; i += 2 * F32::kLanes) {
-    const F32 w0 = F32::Load(w + i), w1 = F32::Load(w + i + F32::kLanes);
-    for (int t = 0; t < kTokens; ++t) {
-      acc[t][0] = F32::Fma(w0, F32::Load(x[t] + i), acc[t][0]);
-      acc[t][1] = F32::Fma(w1, F32::Load(x[t] + i + F32::kLanes), acc[t][1]);
-    }
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    float sum = F32::Add(acc[t][0], acc[t][1]).Sum();
-    for (int64_t j = i; j < k; ++j) sum += w[j] * x[t][j];
-    out[t][0] = sum;
-  }
-}
-
-void DotF32(const float* w, int64_t k, const void* const* x, int num_tokens, float* const* out) {
-  int t = 0;
-  for (; t + kMaxTokens <= num_tokens; t += kMaxTokens) DotF32Tokens<4>(w, k, x + t, out + t);
-  for (; t < num_tokens; ++t) DotF32Tokens<1>(w, k, x + t, out + t);
-}
-
-template <class Format>
-void DecodeRow(const uint8_t* row, int64_t k, float* out) {
-  DecodeBlocks<Format>(row, k / Format::kBlockElems, out);
-}
-
-template <class Storage>
-void DecodeFloats(const uint8_t* row, int64_t k, float* out) {
-  int64_t i = 0;
-  for (; i + F32::kLanes <= k; i += F32::kLanes) Storage::Load(row, i).Store(out + i);
-  for (; i < k; ++i) out[i] = Storage::LoadOne(row, i);
-}
+// ---- rows of a cache ----
 
 void EncodeF32(const float* x, int64_t n, void* out) { memcpy(out, x, (size_t)n * sizeof(float)); }
 
@@ -190,7 +148,7 @@ int32_t ReadProbe(const uint8_t* p, int64_t bytes) {
 template <class Format>
 void AddFormat(CpuKernels* table) {
   table->dot_panels[(int)Format::kDType] = &DotPanels<Format>;
-  table->decode_row[(int)Format::kDType] = &DecodeRow<Format>;
+  table->decode_panel[(int)Format::kDType] = &DecodePanel<Format>;
 }
 
 CpuKernels MakeKernels(const char* name) {
@@ -211,16 +169,13 @@ CpuKernels MakeKernels(const char* name) {
   AddFormat<FormatIq4Nl>(&table);
   AddFormat<FormatIq4Xs>(&table);
   AddFormat<FormatMxfp4>(&table);
+  table.dot_panels[(int)DType::kF32] = &DotPanels<FormatF32>;
   table.dot_panels[(int)DType::kF16] = &DotPanels<FormatF16>;
   table.dot_panels[(int)DType::kBF16] = &DotPanels<FormatBf16>;
-  table.decode_row[(int)DType::kF32] = &DecodeFloats<F32Storage>;
-  table.decode_row[(int)DType::kF16] = &DecodeFloats<F16Storage>;
-  table.decode_row[(int)DType::kBF16] = &DecodeFloats<Bf16Storage>;
   table.encode_row[(int)DType::kF32] = &EncodeF32;
   table.encode_row[(int)DType::kF16] = &EncodeF16;
   table.encode_row[(int)DType::kBF16] = &EncodeBf16;
   table.encode_row[(int)DType::kQ8_0] = &EncodeQ8;
-  table.dot_f32 = &DotF32;
   table.attend = &Attend;
   table.attend_tile = &AttendTile;
   table.attend_tile_scratch = &AttendTileScratch;

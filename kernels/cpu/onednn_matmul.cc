@@ -8,7 +8,7 @@
 
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "kernels/quant/float_bits.h"
@@ -16,30 +16,23 @@
 
 namespace thermocline {
 
-// Below this a call's fixed cost exceeds the gain.
-static constexpr int64_t kMinWeightElems = int64_t{1} << 16;
-// Of its blocked format.
-[[maybe_unused]] static constexpr int64_t kBlockCols = 32;
-
 #ifdef THERMOCLINE_WITH_ONEDNN
 
 struct OneDnnMatMul::Impl {
-  using Key = std::tuple<DType, int64_t, int64_t>;  // weight type, in, out
+  using Key = std::pair<int64_t, int64_t>;  // in, out
   struct Prepared {
     dnnl::matmul primitive;
     dnnl::memory src, weights, dst;
   };
 
-  Prepared& Get(DType dtype, int64_t in, int64_t out) {
-    auto [it, inserted] = prepared.try_emplace(Key{dtype, in, out});
+  Prepared& Get(int64_t in, int64_t out) {
+    auto [it, inserted] = prepared.try_emplace(Key{in, out});
     if (!inserted) return it->second;
     using Desc = dnnl::memory::desc;
     using Tag = dnnl::memory::format_tag;
-    const auto type =
-        dtype == DType::kF32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
-    const Desc src({kTokensPerCall, in}, type, Tag::ab);
-    // F32 is stored [out, in], BF16 in panels.
-    const Desc weights({in, out}, type, dtype == DType::kF32 ? Tag::ba : Tag::BA16a16b2a);
+    constexpr auto kType = dnnl::memory::data_type::bf16;
+    const Desc src({kTokensPerCall, in}, kType, Tag::ab);
+    const Desc weights({in, out}, kType, Tag::BA16a16b2a);  // panels
     const Desc dst({kTokensPerCall, out}, dnnl::memory::data_type::f32, Tag::ab);
     Prepared& p = it->second;
 #if DNNL_VERSION_MAJOR >= 3
@@ -60,22 +53,20 @@ struct OneDnnMatMul::Impl {
   std::vector<uint16_t> rounded;
 };
 
-// Without AMX, oneDNN's bf16 products are slower than our f32 ones.
-static bool HasBf16Tiles() {
-  constexpr unsigned kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
-  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
-  return has;
-}
-
 OneDnnMatMul::OneDnnMatMul() = default;
 OneDnnMatMul::~OneDnnMatMul() = default;
 
 bool OneDnnMatMul::Available() { return true; }
 
-bool OneDnnMatMul::Serves(const TensorView& weight, Activations activations) {
-  if (weight.num_elems() < kMinWeightElems) return false;
-  if (weight.dtype == DType::kF32) return true;
-  return weight.dtype == DType::kBF16 && activations == Activations::kInt8 && HasBf16Tiles() &&
+bool OneDnnMatMul::IsFaster() {
+  constexpr unsigned kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
+}
+
+bool OneDnnMatMul::CanServe(const TensorView& weight) {
+  constexpr int64_t kMinWeightElems = 1 << 16;  // below, a call's fixed cost exceeds the gain
+  constexpr int64_t kBlockCols = 32;            // of its blocked format
+  return weight.dtype == DType::kBF16 && weight.num_elems() >= kMinWeightElems &&
          weight.cols() % kBlockCols == 0 && weight.first_row % kPanelRows == 0 &&
          weight.rows() % kPanelRows == 0;
 }
@@ -85,14 +76,10 @@ void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_
   TC_CHECK(num_rows <= kMaxWeightRows);
   omp_set_num_threads(1);  // of this thread only
   if (impl_ == nullptr) impl_ = std::make_unique<Impl>();
-  Impl::Prepared& p = impl_->Get(weight.dtype, weight.cols(), num_rows);
-  const void* src = x;
-  if (weight.dtype == DType::kBF16) {
-    impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
-    for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
-    src = impl_->rounded.data();
-  }
-  p.src.set_data_handle(const_cast<void*>(src));
+  Impl::Prepared& p = impl_->Get(weight.cols(), num_rows);
+  impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
+  for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
+  p.src.set_data_handle(impl_->rounded.data());
   p.weights.set_data_handle(const_cast<uint8_t*>(WeightDot::AddressOf(weight, first_row)));
   p.dst.set_data_handle(out);
   p.primitive.execute(
@@ -106,9 +93,10 @@ struct OneDnnMatMul::Impl {};
 OneDnnMatMul::OneDnnMatMul() = default;
 OneDnnMatMul::~OneDnnMatMul() = default;
 bool OneDnnMatMul::Available() { return false; }
-bool OneDnnMatMul::Serves(const TensorView&, Activations) { return false; }
+bool OneDnnMatMul::IsFaster() { return false; }
+bool OneDnnMatMul::CanServe(const TensorView&) { return false; }
 void OneDnnMatMul::Run(const TensorView&, int64_t, int64_t, const float*, float*) {
-  TC_CHECK(false) << "built without oneDNN (minimum size " << kMinWeightElems << ")";
+  TC_CHECK(false) << "built without oneDNN";
 }
 
 #endif

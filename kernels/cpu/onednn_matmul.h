@@ -22,10 +22,11 @@ class OneDnnMatMul {
 
   // False when built without oneDNN.
   static bool Available();
-  // True when oneDNN is to serve this weight for prompt tokens, whatever their number: F32 weights
-  // in f32; on processors with AMX BF16 weights in bf16, when rounded activations are allowed.
-  // Small matrices stay with our kernels.
-  static bool Serves(const TensorView& weight, Activations activations);
+  // Whether this machine has the AMX tiles for which it is there; without them our f32 products of
+  // the same weights are faster.
+  static bool IsFaster();
+  // BF16 matrices of some size whose panels oneDNN can read as they lie.
+  static bool CanServe(const TensorView& weight);
 
   // out[t][r] = x[t] . weight[first_row + r], x [kTokensPerCall, in] f32, out [kTokensPerCall,
   // num_rows] f32, both dense; num_rows <= kMaxWeightRows.

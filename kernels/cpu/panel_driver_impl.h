@@ -103,6 +103,13 @@ void DotTiles(const PanelDotArgs& a, int64_t row) {
     // Tiles as even as can be: 7 tokens are 4 and 3.
     const int count = (a.num_tokens - t + num_tiles - tile - 1) / (num_tiles - tile);
     float out[kTokens][kRows];
+    if constexpr (kFloats) {
+      memset(out, 0, sizeof(out));
+      for (int i = 0; a.accumulate && i < count; ++i) {
+        memcpy(out[i] + (begin - row), a.out[t + i] + (begin - a.first_row),
+               (size_t)(stop - begin) * sizeof(float));
+      }
+    }
     TileOf<Format, kRows / I32::kLanes, kTokens>(count, panels, a.k, ahead, ready, a.x + t, out);
     for (int i = 0; i < count; ++i) {
       memcpy(a.out[t + i] + (begin - a.first_row), out[i] + (begin - row),

@@ -30,16 +30,56 @@ const uint8_t* WeightDot::AddressOf(const TensorView& weight, int64_t row) {
          panel * PackedBytes(weight.dtype, kPanelRows, weight.cols());
 }
 
+void WeightDot::RunDecoded(const TensorView& weight, int64_t first_row, int64_t last_row,
+                           const TokenRows& tokens, float* const* out,
+                           WeightDotScratch* scratch) const {
+  constexpr int64_t kPiece =
+      256;  // weights of 16 rows at a time: they stay in the first-level cache
+  constexpr int64_t kAheadBytes = 4096;
+  const auto decode = kernels_.decode_panel[static_cast<int>(weight.dtype)];
+  const int num_tokens = static_cast<int>(tokens.f32.size());
+  scratch->decoded.resize(static_cast<size_t>(kPanelRows * kPiece));
+  scratch->x.resize(static_cast<size_t>(num_tokens));
+  scratch->out.resize(static_cast<size_t>(num_tokens));
+  for (int64_t r = first_row, end; r < last_row; r = end) {
+    const int64_t in_panel = (weight.first_row + r) % kPanelRows;
+    end = std::min(last_row, r - in_panel + kPanelRows);
+    const uint8_t* panel = AddressOf(weight, r);
+    for (int t = 0; t < num_tokens; ++t) scratch->out[t] = out[t] + (r - first_row);
+    for (int64_t k = 0; k < weight.cols(); k += kPiece) {
+      const int64_t count = std::min(kPiece, weight.cols() - k);
+      const uint8_t* piece = panel + PackedBytes(weight.dtype, kPanelRows, k);
+      decode(piece, count, scratch->decoded.data());
+      for (int t = 0; t < num_tokens; ++t) {
+        scratch->x[t] = static_cast<const float*>(tokens.f32[t]) + k;
+      }
+      const PanelDotArgs args = {
+          .panels = reinterpret_cast<const uint8_t*>(scratch->decoded.data()),
+          .k = count,
+          .first_row = in_panel,
+          .last_row = in_panel + end - r,
+          .x = scratch->x.data(),
+          .num_tokens = num_tokens,
+          .out = scratch->out.data(),
+          .next = piece + kAheadBytes,
+          .wide_from = 0,
+          .accumulate = k > 0};
+      kernels_.dot_panels[static_cast<int>(DType::kF32)](&args);
+    }
+  }
+}
+
 void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t first_row,
                     int64_t last_row, const TokenRows& tokens, const uint8_t* next,
                     float* const* out, WeightDotScratch* scratch) const {
   const int num_tokens = static_cast<int>(tokens.f32.size());
   const int dtype = static_cast<int>(weight.dtype);
   const ActivationForm form = FormFor(weight);
-  const bool floats = weight.dtype == DType::kF16 || weight.dtype == DType::kBF16;
-  if (form != ActivationForm::kF32 || floats) {
-    TC_CHECK(weight.layout == Layout::kPanels);
-    const void* const* x = floats                               ? tokens.f32.data()
+  TC_CHECK(weight.layout == Layout::kPanels);
+  if (form == ActivationForm::kF32 && IsQuantized(weight.dtype)) {
+    RunDecoded(weight, first_row, last_row, tokens, out, scratch);
+  } else {
+    const void* const* x = form == ActivationForm::kF32         ? tokens.f32.data()
                            : form == ActivationForm::kSmallInt8 ? tokens.small.data()
                                                                 : tokens.super.data();
     for (int t = 0; t < num_tokens; t += kTokensPerPass) {
@@ -51,21 +91,9 @@ void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t fi
                                  .num_tokens = std::min(kTokensPerPass, num_tokens - t),
                                  .out = out + t,
                                  .next = t + kTokensPerPass < num_tokens ? nullptr : next,
-                                 .wide_from = table_.wide_from[static_cast<size_t>(dtype)]};
+                                 .wide_from = table_.wide_from[static_cast<size_t>(dtype)],
+                                 .accumulate = false};
       kernels_.dot_panels[dtype](&args);
-    }
-  } else {
-    scratch->decoded.resize(static_cast<size_t>(weight.cols()));
-    scratch->out.assign(out, out + num_tokens);
-    for (int64_t r = first_row; r < last_row; ++r) {
-      const uint8_t* stored = StoredRow(weight, r, &scratch->stored);
-      const float* row = reinterpret_cast<const float*>(stored);
-      if (weight.dtype != DType::kF32) {
-        kernels_.decode_row[dtype](stored, weight.cols(), scratch->decoded.data());
-        row = scratch->decoded.data();
-      }
-      kernels_.dot_f32(row, weight.cols(), tokens.f32.data(), num_tokens, scratch->out.data());
-      for (float*& slot : scratch->out) ++slot;
     }
   }
   if (bias.empty()) return;

@@ -24,8 +24,8 @@ struct TokenRows {
 
 // A worker's memory for WeightDot::Run, reused from call to call.
 struct WeightDotScratch {
-  std::vector<uint8_t> stored;  // one weight row
-  std::vector<float> decoded;
+  std::vector<float> decoded;  // a piece of a panel
+  std::vector<const void*> x;
   std::vector<float*> out;
 };
 
@@ -54,6 +54,10 @@ class WeightDot {
   static const uint8_t* AddressOf(const TensorView& weight, int64_t row);
 
  private:
+  // Quantised weights with f32 activations.
+  void RunDecoded(const TensorView& weight, int64_t first_row, int64_t last_row,
+                  const TokenRows& tokens, float* const* out, WeightDotScratch* scratch) const;
+
   const CpuKernels& kernels_;
   const Activations activations_;
   const KernelTable table_;

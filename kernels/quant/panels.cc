@@ -1,5 +1,6 @@
 #include "kernels/quant/panels.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/check.h"
@@ -98,8 +99,7 @@ void UnpackBlockOf(const uint8_t* panel, int row, uint8_t* block) {
   }
 }
 
-// Where weight i of row 0 of F16 or BF16 lies in a panel, in weights; row r is r * together
-// further.
+// Where weight i of row 0 of floats lies in a panel, in weights; row r is r * together further.
 struct FloatPlace {
   int64_t first;
   int together;
@@ -109,25 +109,31 @@ inline FloatPlace PlaceOf(int64_t i, int64_t cols, int together) {
   return {i / together * together * kPanelRows + i % together, together};
 }
 
-void PackFloats(const uint8_t* rows, int num_rows, int64_t cols, int together, uint8_t* panel) {
+template <class Format>
+void PackFloats(const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel) {
+  constexpr int kBytes = Format::kBlockBytes;
   for (int64_t i = 0; i < cols; ++i) {
-    const FloatPlace place = PlaceOf(i, cols, together);
+    const FloatPlace place = PlaceOf(i, cols, Format::kTogether);
     for (int r = 0; r < num_rows; ++r) {
-      std::memcpy(panel + 2 * (place.first + r * place.together), rows + 2 * (r * cols + i), 2);
+      std::memcpy(panel + kBytes * (place.first + r * place.together),
+                  rows + kBytes * (r * cols + i), kBytes);
     }
   }
 }
 
-void UnpackFloats(const uint8_t* panel, int row, int64_t cols, int together, uint8_t* out) {
+template <class Format>
+void UnpackFloats(const uint8_t* panel, int row, int64_t cols, uint8_t* out) {
+  constexpr int kBytes = Format::kBlockBytes;
   for (int64_t i = 0; i < cols; ++i) {
-    const FloatPlace place = PlaceOf(i, cols, together);
-    std::memcpy(out + 2 * i, panel + 2 * (place.first + row * place.together), 2);
+    const FloatPlace place = PlaceOf(i, cols, Format::kTogether);
+    std::memcpy(out + kBytes * i, panel + kBytes * (place.first + row * place.together), kBytes);
   }
 }
 
-// F16 and BF16 have `together`, the others one block at a time.
+// Block formats go one block at a time, floats whole rows.
 struct PanelFormat {
-  int together = 0;
+  void (*pack_rows)(const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel) = nullptr;
+  void (*unpack_row)(const uint8_t* panel, int row, int64_t cols, uint8_t* out) = nullptr;
   void (*pack)(const uint8_t* block, int row, uint8_t* panel) = nullptr;
   void (*unpack)(const uint8_t* panel, int row, uint8_t* block) = nullptr;
 };
@@ -135,7 +141,13 @@ struct PanelFormat {
 template <class Format>
 void Add(PanelFormat* formats) {
   static_assert(IsPermutation<Format>());
-  formats[static_cast<int>(Format::kDType)] = {0, &PackBlock<Format>, &UnpackBlockOf<Format>};
+  formats[static_cast<int>(Format::kDType)] = {nullptr, nullptr, &PackBlock<Format>,
+                                               &UnpackBlockOf<Format>};
+}
+
+template <class Format>
+void AddFloats(PanelFormat* formats) {
+  formats[static_cast<int>(Format::kDType)] = {&PackFloats<Format>, &UnpackFloats<Format>};
 }
 
 struct PanelFormats {
@@ -154,8 +166,9 @@ struct PanelFormats {
     Add<FormatIq4Nl>(of);
     Add<FormatIq4Xs>(of);
     Add<FormatMxfp4>(of);
-    of[static_cast<int>(DType::kF16)].together = FormatF16::kTogether;
-    of[static_cast<int>(DType::kBF16)].together = FormatBf16::kTogether;
+    AddFloats<FormatF32>(of);
+    AddFloats<FormatF16>(of);
+    AddFloats<FormatBf16>(of);
   }
 };
 
@@ -167,7 +180,7 @@ const PanelFormat& FormatOf(DType dtype) {
 }  // namespace
 
 bool HasPanels(DType dtype) {
-  return FormatOf(dtype).together > 0 || FormatOf(dtype).pack != nullptr;
+  return FormatOf(dtype).pack_rows != nullptr || FormatOf(dtype).pack != nullptr;
 }
 
 int64_t PackedBytes(DType dtype, int64_t rows, int64_t cols) {
@@ -179,7 +192,7 @@ void PackPanel(DType dtype, const uint8_t* rows, int num_rows, int64_t cols, uin
   const PanelFormat& format = FormatOf(dtype);
   const int64_t block_bytes = GetFormat(dtype).block_bytes, row_bytes = BytesOf(dtype, cols);
   if (num_rows < kPanelRows) std::memset(panel, 0, static_cast<size_t>(kPanelRows * row_bytes));
-  if (format.together > 0) return PackFloats(rows, num_rows, cols, format.together, panel);
+  if (format.pack_rows != nullptr) return format.pack_rows(rows, num_rows, cols, panel);
   for (int64_t b = 0; b < row_bytes / block_bytes; ++b) {
     for (int r = 0; r < num_rows; ++r) {
       format.pack(rows + r * row_bytes + b * block_bytes, r, panel + b * kPanelRows * block_bytes);
@@ -187,10 +200,19 @@ void PackPanel(DType dtype, const uint8_t* rows, int num_rows, int64_t cols, uin
   }
 }
 
+void PackRows(DType dtype, const uint8_t* rows, int64_t num_rows, int64_t cols, uint8_t* panels) {
+  const int64_t row_bytes = BytesOf(dtype, cols);
+  for (int64_t r = 0; r < num_rows; r += kPanelRows) {
+    PackPanel(dtype, rows + r * row_bytes,
+              static_cast<int>(std::min<int64_t>(kPanelRows, num_rows - r)), cols,
+              panels + r * row_bytes);
+  }
+}
+
 void UnpackRow(DType dtype, const uint8_t* panel, int row, int64_t cols, uint8_t* out) {
   TC_CHECK(HasPanels(dtype) && row >= 0 && row < kPanelRows);
   const PanelFormat& format = FormatOf(dtype);
-  if (format.together > 0) return UnpackFloats(panel, row, cols, format.together, out);
+  if (format.unpack_row != nullptr) return format.unpack_row(panel, row, cols, out);
   const int64_t block_bytes = GetFormat(dtype).block_bytes;
   for (int64_t b = 0; b < BytesOf(dtype, cols) / block_bytes; ++b) {
     format.unpack(panel + b * kPanelRows * block_bytes, row, out + b * block_bytes);

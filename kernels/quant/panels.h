@@ -10,7 +10,7 @@
 //                the first one in its lowest bits.
 //   fields       Scales, mins and the like, each as [count][16 rows].
 //
-// F16 and BF16 have no blocks; kernels/quant/float_formats.h tells their panels.
+// Floats have no blocks; kernels/quant/float_formats.h tells their panels.
 //
 // So one vector load brings the same weights of 16 rows, a step of an integer dot product needs no
 // shuffle, and sums over k stay in their lane; it is also the layout of AMX's second operand. Rows
@@ -25,7 +25,7 @@
 
 namespace thermocline {
 
-// All weight formats have a panel form but F32, which stays in rows.
+// True for all weight formats.
 bool HasPanels(DType dtype);
 
 // Bytes of `rows` rows of `cols` weights in panels. Whole blocks must fit into cols.
@@ -35,7 +35,10 @@ int64_t PackedBytes(DType dtype, int64_t rows, int64_t cols);
 // of PackedBytes(dtype, 16, cols). The two must not overlap. Any thread.
 void PackPanel(DType dtype, const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel);
 
-// The inverse for one row (0 to 15): writes its blocks as a file holds them.
+// Packs any number of rows into panels of PackedBytes(dtype, num_rows, cols).
+void PackRows(DType dtype, const uint8_t* rows, int64_t num_rows, int64_t cols, uint8_t* panels);
+
+// The inverse of PackPanel for one row (0 to 15): writes its blocks as a file holds them.
 void UnpackRow(DType dtype, const uint8_t* panel, int row, int64_t cols, uint8_t* out);
 
 }  // namespace thermocline

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "engine/formats/float_tensor.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/host_memory.h"
@@ -34,6 +35,19 @@ struct Matrix {
   }
 };
 
+// A weight of F32 or BF16 in panels.
+struct Weight {
+  std::vector<uint8_t> panels;
+  TensorView view;
+  Weight(int64_t rows, int64_t cols, std::mt19937* random, DType dtype = DType::kF32) {
+    const Matrix floats(rows, cols, random);
+    const std::vector<uint8_t> stored = FromFloats(dtype, floats.values);
+    panels.resize(static_cast<size_t>(PackedBytes(dtype, rows, cols)));
+    PackRows(dtype, stored.data(), rows, cols, panels.data());
+    view = MakeWeightView(panels.data(), dtype, rows, cols);
+  }
+};
+
 TEST(MakeBackend, NamesTheKnownOnes) {
   const auto backend = MakeBackend("gpu", {});
   ASSERT_FALSE(backend.ok());
@@ -48,9 +62,9 @@ TEST(MakeBackend, RefusesImpossibleThreadCounts) {
 TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
   std::mt19937 random(3);
   const auto reference = Make("reference"), cpu = Make("cpu");
-  // Small matrices stay with our kernels, large ones go to oneDNN for prompt tokens.
   for (const auto& [out_rows, k] : {std::pair<int64_t, int64_t>{33, 40}, {600, 256}}) {
-    const Matrix weight(out_rows, k, &random), bias(1, out_rows, &random);
+    const Weight weight(out_rows, k, &random);
+    const Matrix bias(1, out_rows, &random);
     for (int64_t n : {1, 2, 63, 64, 65, 130}) {
       const Matrix x(n, k, &random);
       Matrix expected(n, out_rows, nullptr), actual(n, out_rows, nullptr);
@@ -67,25 +81,40 @@ TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
   }
 }
 
+// Also with oneDNN, which serves the prompt tokens of one of the weights, whatever the machine.
 TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
   std::mt19937 random(4);
-  const Matrix weight(600, 256, &random), x(130, 256, &random);
-  ASSERT_TRUE(!OneDnnMatMul::Available() || OneDnnMatMul::Serves(weight.view, Activations::kF32));
-  for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
-    Matrix together(130, 600, nullptr);
-    const std::vector<TokenRole> roles(130, role);
-    const Projection all = {weight.view, {}, together.view};
-    Make("cpu", 2)->MatMul(x.view, roles, {&all, 1});
-    const auto one_thread = Make("cpu", 1);
-    for (int64_t n : {0, 1, 47, 48, 63, 64, 129}) {
-      Matrix alone(1, 600, nullptr);
-      TensorView row = x.view;
-      row.data = x.view.Row<void>(n);
-      row.shape[0] = 1;
-      const Projection one = {weight.view, {}, alone.view};
-      one_thread->MatMul(row, {&role, 1}, {&one, 1});
-      for (int64_t r = 0; r < 600; ++r)
-        ASSERT_EQ(alone.values[r], together.view.Row<float>(n)[r]) << "row " << n;
+  const Matrix x(130, 256, &random);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Weight weight(608, 256, &random, dtype);
+    ASSERT_EQ(OneDnnMatMul::CanServe(weight.view),
+              OneDnnMatMul::Available() && dtype == DType::kBF16);
+    const auto make = [](int threads) {
+      return *MakeBackend(
+          "cpu", {.num_threads = threads, .isa = "", .kernel_table = {}, .force_onednn = true});
+    };
+    for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
+      Matrix together(130, 608, nullptr), expected(130, 608, nullptr);
+      const std::vector<TokenRole> roles(130, role);
+      const Projection all = {weight.view, {}, together.view},
+                       reference = {weight.view, {}, expected.view};
+      make(2)->MatMul(x.view, roles, {&all, 1});
+      Make("reference")->MatMul(x.view, roles, {&reference, 1});
+      for (size_t i = 0; i < expected.values.size(); ++i) {
+        // oneDNN rounds the tokens to bf16.
+        ASSERT_NEAR(together.values[i], expected.values[i], dtype == DType::kF32 ? 2e-4 : 0.3);
+      }
+      const auto one_thread = make(1);
+      for (int64_t n : {0, 1, 47, 48, 63, 64, 129}) {
+        Matrix alone(1, 608, nullptr);
+        TensorView row = x.view;
+        row.data = x.view.Row<void>(n);
+        row.shape[0] = 1;
+        const Projection one = {weight.view, {}, alone.view};
+        one_thread->MatMul(row, {&role, 1}, {&one, 1});
+        for (int64_t r = 0; r < 608; ++r)
+          ASSERT_EQ(alone.values[r], together.view.Row<float>(n)[r]) << "row " << n;
+      }
     }
   }
 }
@@ -93,7 +122,7 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
 TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   std::mt19937 random(5);
   constexpr int64_t kHidden = 64, kWidth = 96, kTokens = 9;
-  const Matrix gate(kWidth, kHidden, &random), up(kWidth, kHidden, &random),
+  const Weight gate(kWidth, kHidden, &random), up(kWidth, kHidden, &random),
       down(kHidden, kWidth, &random);
   const Matrix x(kTokens, kHidden, &random);
   std::vector<int32_t> rows, slots;
@@ -132,7 +161,8 @@ TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
 TEST(CpuBackend, ProductsByHeadMatchTheReferenceAndTheirSingleRows) {
   std::mt19937 random(6);
   constexpr int64_t kHeads = 3, kIn = 40, kOut = 70, kTokens = 5, kStride = 48;
-  const Matrix weight(kHeads * kOut, kIn, &random), x(kTokens * kHeads, kStride, &random);
+  const Weight weight(kHeads * kOut, kIn, &random);
+  const Matrix x(kTokens * kHeads, kStride, &random);
   TensorView strided = Reshape(x.view, {kTokens, kHeads, kStride});
   strided.shape[2] = kIn;  // the first columns of longer rows
   Matrix expected(kTokens * kHeads, kOut, nullptr), actual(kTokens * kHeads, kOut, nullptr),

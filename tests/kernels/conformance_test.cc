@@ -8,6 +8,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "engine/formats/float_tensor.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/onednn_matmul.h"
@@ -78,22 +79,6 @@ std::vector<uint8_t> RandomWeights(DType dtype, int64_t rows, int64_t k, std::mt
   return bytes;
 }
 
-// F32, F16 or BF16 weights as a file holds them.
-std::vector<uint8_t> EncodeFloats(DType dtype, const std::vector<float>& values) {
-  std::vector<uint8_t> bytes(
-      static_cast<size_t>(BytesOf(dtype, static_cast<int64_t>(values.size()))));
-  for (size_t i = 0; i < values.size(); ++i) {
-    const uint16_t bits =
-        dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
-    if (dtype == DType::kF32) {
-      std::memcpy(&bytes[4 * i], &values[i], 4);
-    } else {
-      std::memcpy(&bytes[2 * i], &bits, 2);
-    }
-  }
-  return bytes;
-}
-
 class KernelTest : public testing::TestWithParam<std::string> {
  protected:
   const CpuKernels& kernels() { return Kernels(GetParam()); }
@@ -103,13 +88,8 @@ class KernelTest : public testing::TestWithParam<std::string> {
 // Rows in panels, as the kernels read them.
 std::vector<uint8_t> Pack(DType dtype, const std::vector<uint8_t>& rows, int64_t num_rows,
                           int64_t k) {
-  const int64_t row_bytes = BytesOf(dtype, k);
   std::vector<uint8_t> panels(static_cast<size_t>(PackedBytes(dtype, num_rows, k)));
-  for (int64_t r = 0; r < num_rows; r += kPanelRows) {
-    PackPanel(dtype, &rows[static_cast<size_t>(r * row_bytes)],
-              static_cast<int>(std::min<int64_t>(kPanelRows, num_rows - r)), k,
-              &panels[static_cast<size_t>(r * row_bytes)]);
-  }
+  PackRows(dtype, rows.data(), num_rows, k, panels.data());
   return panels;
 }
 
@@ -151,9 +131,9 @@ std::vector<std::vector<float>> DotPanels(const CpuKernels& kernels, DType dtype
       rows.size(), std::vector<float>(static_cast<size_t>(last_row - first_row), -1.0f));
   std::vector<float*> pointers;
   for (auto& o : out) pointers.push_back(o.data());
-  const PanelDotArgs args = {panels.data(),   k,           first_row,
-                             last_row,        rows.data(), static_cast<int>(rows.size()),
-                             pointers.data(), nullptr,     wide_from};
+  const PanelDotArgs args = {
+      panels.data(),   k,       first_row, last_row, rows.data(), static_cast<int>(rows.size()),
+      pointers.data(), nullptr, wide_from, false};
   kernels.dot_panels[static_cast<int>(dtype)](&args);
   return out;
 }
@@ -234,58 +214,31 @@ TEST_P(KernelTest, RoundsActivationsAlikeAtEveryLevel) {
   }
 }
 
-TEST_P(KernelTest, DecodesEveryFormatLikeTheRegistry) {
-  for (const WeightFormat& format : AllFormats()) {
-    if (format.decode == nullptr) continue;
-    const int64_t k = format.block_elems == 1 ? 37 : 2 * format.block_elems;
-    std::vector<uint8_t> weights;
-    if (IsQuantized(format.dtype)) {
-      weights = RandomWeights(format.dtype, 1, k, &random_);
-    } else {
-      weights = EncodeFloats(format.dtype, RandomFloats(static_cast<size_t>(k), &random_));
-    }
-    std::vector<float> expected(static_cast<size_t>(k)), actual(static_cast<size_t>(k));
-    format.decode(weights.data(), k / format.block_elems, expected.data());
-    kernels().decode_row[static_cast<int>(format.dtype)](weights.data(), k, actual.data());
-    for (int64_t i = 0; i < k; ++i) {
-      ASSERT_NEAR(actual[i], expected[i], 1e-6 * std::fabs(expected[i])) << format.name << " " << i;
-    }
-  }
-}
-
-TEST_P(KernelTest, FloatDotsAreRightAndTheSameAloneAndTogether) {
-  for (int64_t k : {1, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100}) {
-    const std::vector<float> w = RandomFloats(static_cast<size_t>(k), &random_);
-    constexpr int kTokens = 6;
-    std::vector<std::vector<float>> x;
-    std::vector<const void*> inputs;
-    std::vector<float> out(kTokens);
-    std::vector<float*> outputs;
-    for (int t = 0; t < kTokens; ++t) {
-      x.push_back(RandomFloats(static_cast<size_t>(k), &random_));
-      outputs.push_back(&out[t]);
-    }
-    for (const auto& row : x) inputs.push_back(row.data());
-    kernels().dot_f32(w.data(), k, inputs.data(), kTokens, outputs.data());
-    for (int t = 0; t < kTokens; ++t) {
-      double exact = 0.0;
-      for (int64_t i = 0; i < k; ++i) exact += static_cast<double>(w[i]) * x[t][i];
-      ASSERT_NEAR(out[t], exact, 1e-4) << k;
-      float alone = 0.0f;
-      float* pointer = &alone;
-      kernels().dot_f32(w.data(), k, &inputs[t], 1, &pointer);
-      ASSERT_EQ(alone, out[t]) << k;
+TEST_P(KernelTest, DecodedPanelsAreTheWeightsOfTheRegistry) {
+  for (DType dtype : kQuantTypes) {
+    const WeightFormat& format = GetFormat(dtype);
+    const int64_t k = 3 * format.block_elems;
+    const std::vector<uint8_t> weights = RandomWeights(dtype, kPanelRows, k, &random_);
+    std::vector<float> expected(static_cast<size_t>(kPanelRows * k)), actual(expected.size());
+    format.decode(weights.data(), kPanelRows * k / format.block_elems, expected.data());
+    kernels().decode_panel[static_cast<int>(dtype)](Pack(dtype, weights, kPanelRows, k).data(), k,
+                                                    actual.data());
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      for (int64_t i = 0; i < k; ++i) {
+        ASSERT_EQ(actual[i * kPanelRows + r], expected[r * k + i])
+            << format.name << " row " << r << " weight " << i;
+      }
     }
   }
 }
 
 TEST_P(KernelTest, FloatPanelDotsAreRightAndTheSameAloneAndTogetherAndAtEveryLevel) {
-  for (DType dtype : {DType::kF16, DType::kBF16}) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const WeightFormat& format = GetFormat(dtype);
     for (int64_t k : {1, 2, 7, 31, 32, 33, 63, 64, 100, 576}) {
       constexpr int kRows = 37, kTokens = 26;
       const std::vector<uint8_t> weights =
-          EncodeFloats(dtype, RandomFloats(static_cast<size_t>(kRows * k), &random_));
+          FromFloats(dtype, RandomFloats(static_cast<size_t>(kRows * k), &random_));
       const std::vector<uint8_t> panels = Pack(dtype, weights, kRows, k);
       std::vector<float> decoded(static_cast<size_t>(kRows * k));
       format.decode(weights.data(), kRows * k, decoded.data());
@@ -318,6 +271,37 @@ TEST_P(KernelTest, FloatPanelDotsAreRightAndTheSameAloneAndTogetherAndAtEveryLev
   }
 }
 
+TEST_P(KernelTest, SumsOfPiecesOfF32PanelsAreThoseOfTheWhole) {
+  constexpr int64_t kRows = 16, kCols = 600, kPiece = 256;
+  constexpr int kTokens = 14;
+  const std::vector<float> w = RandomFloats(kRows * kCols, &random_),
+                           x = RandomFloats(kTokens * kCols, &random_);
+  const std::vector<uint8_t> panels = Pack(DType::kF32, FromFloats(DType::kF32, w), kRows, kCols);
+  std::vector<float> whole(kTokens * kRows), pieces(kTokens * kRows, -1.0f);
+  const auto run = [&](int64_t first, int64_t count, std::vector<float>* sums) {
+    std::vector<const void*> rows;
+    std::vector<float*> out;
+    for (int t = 0; t < kTokens; ++t) {
+      rows.push_back(&x[t * kCols + first]);
+      out.push_back(&(*sums)[t * kRows]);
+    }
+    const PanelDotArgs args = {.panels = &panels[4 * kPanelRows * first],
+                               .k = count,
+                               .first_row = 0,
+                               .last_row = kRows,
+                               .x = rows.data(),
+                               .num_tokens = kTokens,
+                               .out = out.data(),
+                               .next = nullptr,
+                               .wide_from = 0,
+                               .accumulate = first > 0};
+    kernels().dot_panels[static_cast<int>(DType::kF32)](&args);
+  };
+  run(0, kCols, &whole);
+  for (int64_t k = 0; k < kCols; k += kPiece) run(k, std::min(kPiece, kCols - k), &pieces);
+  ASSERT_EQ(pieces, whole);
+}
+
 // Whether or not this machine has the AMX tiles for which it is there.
 TEST(OneDnnMatMulTest, ReadsBfloat16Panels) {
   if (!OneDnnMatMul::Available()) GTEST_SKIP() << "built without oneDNN";
@@ -325,7 +309,7 @@ TEST(OneDnnMatMulTest, ReadsBfloat16Panels) {
   std::mt19937 random(5);
   const std::vector<float> w = RandomFloats(kRows * kCols, &random),
                            x = RandomFloats(kTokens * kCols, &random);
-  std::vector<uint8_t> panels = Pack(DType::kBF16, EncodeFloats(DType::kBF16, w), kRows, kCols);
+  std::vector<uint8_t> panels = Pack(DType::kBF16, FromFloats(DType::kBF16, w), kRows, kCols);
   constexpr int64_t kFirst = 16, kCount = 32;
   std::vector<float> out(static_cast<size_t>(kTokens * kCount));
   OneDnnMatMul matmul;

@@ -37,11 +37,7 @@ struct Weight {
                   &stored[static_cast<size_t>(r * row_bytes)]);
     }
     bytes.resize(static_cast<size_t>(PackedBytes(dtype, rows, cols)));
-    for (int64_t r = 0; r < rows; r += kPanelRows) {
-      PackPanel(dtype, &stored[static_cast<size_t>(r * row_bytes)],
-                static_cast<int>(std::min<int64_t>(kPanelRows, rows - r)), cols,
-                &bytes[static_cast<size_t>(r * row_bytes)]);
-    }
+    PackRows(dtype, stored.data(), rows, cols, bytes.data());
     view = MakeWeightView(bytes.data(), dtype, rows, cols);
   }
   std::vector<uint8_t> bytes;

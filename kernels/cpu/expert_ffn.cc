@@ -19,27 +19,81 @@ ExpertFfn::ExpertFfn(const CpuKernels& kernels, const WeightDot& dot, WorkerPool
       workers_(static_cast<size_t>(pool->num_threads())) {}
 
 void ExpertFfn::PlanTasks(const Layer& layer) {
-  tasks_.clear();
-  const auto add = [&](int e, bool down, int64_t num_rows) {
-    int count = 0;
-    for (int64_t r = 0; r < num_rows; r += kRowsPerTask, ++count) {
-      tasks_.push_back({e, down, r, std::min(num_rows, r + kRowsPerTask)});
-    }
-    return count;
-  };
+  const size_t num_experts = layer.experts.size();
+  if (progress_size_ < num_experts) {
+    progress_size_ = num_experts;
+    progress_ = std::make_unique<Progress[]>(num_experts);
+    released_ = std::make_unique<std::atomic<int>[]>(num_experts);
+  }
+  const auto tasks_of = [](int64_t rows) { return (rows + kRowsPerTask - 1) / kRowsPerTask; };
+  gates_per_expert_ = tasks_of(width_);
+  downs_per_expert_ = tasks_of(layer.out.cols());
+  next_gate_.store(0, std::memory_order_relaxed);
+  num_released_.store(0, std::memory_order_relaxed);
+  first_released_.store(0, std::memory_order_relaxed);
+  for (size_t e = 0; e < num_experts; ++e) {
+    progress_[e].gates_left.store(static_cast<int>(gates_per_expert_), std::memory_order_relaxed);
+    progress_[e].next_down.store(0, std::memory_order_relaxed);
+    released_[e].store(-1, std::memory_order_relaxed);
+  }
+}
+
+ExpertFfn::Task ExpertFfn::GateTask(const Layer& layer, int64_t i) const {
+  const int expert = static_cast<int>(i / gates_per_expert_);
+  const ExpertWork& work = layer.experts[static_cast<size_t>(expert)];
+  const int64_t first = i % gates_per_expert_ * kRowsPerTask;
+  Task task = {.expert = expert,
+               .down = false,
+               .first_row = first,
+               .last_row = std::min(width_, first + kRowsPerTask)};
+  // Threads take turns, mostly; after the last gates come the expert's down rows.
+  const int64_t next = first + pool_->num_threads() * kRowsPerTask;
+  task.next =
+      next < width_ ? WeightDot::AddressOf(work.gate, next) : WeightDot::AddressOf(work.down, 0);
+  return task;
+}
+
+ExpertFfn::Task ExpertFfn::DownTask(const Layer& layer, int expert, int64_t i) const {
+  const ExpertWork& work = layer.experts[static_cast<size_t>(expert)];
+  const int64_t first = i * kRowsPerTask;
+  Task task = {.expert = expert,
+               .down = true,
+               .first_row = first,
+               .last_row = std::min(work.down.rows(), first + kRowsPerTask)};
+  const int64_t next = first + pool_->num_threads() * kRowsPerTask;
+  const int64_t gate = next_gate_.load(std::memory_order_relaxed);
+  if (next < work.down.rows()) {
+    task.next = WeightDot::AddressOf(work.down, next);
+  } else if (gate < gates_per_expert_ * static_cast<int64_t>(layer.experts.size())) {
+    task.next =
+        WeightDot::AddressOf(layer.experts[static_cast<size_t>(gate / gates_per_expert_)].gate,
+                             gate % gates_per_expert_ * kRowsPerTask);
+  }
+  return task;
+}
+
+ExpertFfn::Task ExpertFfn::TakeTask(const Layer& layer) {
   const int num_experts = static_cast<int>(layer.experts.size());
-  if (pending_size_ < layer.experts.size()) {
-    pending_size_ = layer.experts.size();
-    pending_ = std::make_unique<std::atomic<int>[]>(pending_size_);
+  while (true) {
+    int first = first_released_.load(std::memory_order_relaxed);
+    if (first < num_experts) {
+      // Acquire: sees the expert's hidden activations.
+      const int expert = released_[static_cast<size_t>(first)].load(std::memory_order_acquire);
+      if (expert >= 0) {
+        const int i = progress_[static_cast<size_t>(expert)].next_down.fetch_add(
+            1, std::memory_order_relaxed);
+        if (i < downs_per_expert_) return DownTask(layer, expert, i);
+        first_released_.compare_exchange_strong(first, first + 1, std::memory_order_relaxed);
+        continue;
+      }
+    }
+    if (next_gate_.load(std::memory_order_relaxed) < gates_per_expert_ * num_experts) {
+      const int64_t i = next_gate_.fetch_add(1, std::memory_order_relaxed);
+      if (i < gates_per_expert_ * num_experts) return GateTask(layer, i);
+      continue;
+    }
+    std::this_thread::yield();  // the last gates are being computed
   }
-  // An expert's down tasks come after the next one's gate and up: by then it is ready.
-  for (int e = 0; e < num_experts; ++e) {
-    const ExpertWork& expert = layer.experts[static_cast<size_t>(e)];
-    pending_[static_cast<size_t>(e)].store(add(e, false, expert.gate.rows()),
-                                           std::memory_order_relaxed);
-    if (e > 0) add(e - 1, true, layer.experts[static_cast<size_t>(e - 1)].down.rows());
-  }
-  add(num_experts - 1, true, layer.experts.back().down.rows());
 }
 
 void ExpertFfn::PrepareExperts(const Layer& layer) {
@@ -50,7 +104,7 @@ void ExpertFfn::PrepareExperts(const Layer& layer) {
   for (size_t e = 0; e < layer.experts.size(); ++e) {
     const ExpertWork& work = layer.experts[e];
     TC_CHECK(work.gate.rows() == width_ && work.up.rows() == width_ && work.down.cols() == width_ &&
-             work.rows.size() == work.slots.size());
+             work.down.rows() == layer.out.cols() && work.rows.size() == work.slots.size());
     experts_[e].first_pair = num_pairs;
     num_pairs += static_cast<int64_t>(work.rows.size());
     dot_.Note(work.down, &needed);
@@ -76,12 +130,7 @@ void ExpertFfn::PrepareExperts(const Layer& layer) {
   }
 }
 
-const uint8_t* ExpertFfn::WeightsOf(const Layer& layer, const Task& task) {
-  const ExpertWork& work = layer.experts[static_cast<size_t>(task.expert)];
-  return WeightDot::AddressOf(task.down ? work.down : work.gate, task.first_row);
-}
-
-void ExpertFfn::GateUp(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker) {
+void ExpertFfn::GateUp(const Layer& layer, const Task& task, Worker* worker) {
   const ExpertWork& work = layer.experts[static_cast<size_t>(task.expert)];
   const Expert& expert = experts_[static_cast<size_t>(task.expert)];
   const int64_t num_pairs = static_cast<int64_t>(work.rows.size());
@@ -97,7 +146,7 @@ void ExpertFfn::GateUp(const Layer& layer, const Task& task, const uint8_t* next
   dot_.Run(work.gate, work.gate_bias, task.first_row, task.last_row, expert.input,
            WeightDot::AddressOf(work.up, task.first_row), worker->gate_out.data(),
            &worker->scratch);
-  dot_.Run(work.up, work.up_bias, task.first_row, task.last_row, expert.input, next,
+  dot_.Run(work.up, work.up_bias, task.first_row, task.last_row, expert.input, task.next,
            worker->up_out.data(), &worker->scratch);
   const auto activate =
       layer.activation == Activation::kSwigluOai ? kernels_.swiglu_oai : kernels_.silu_mul;
@@ -106,9 +155,9 @@ void ExpertFfn::GateUp(const Layer& layer, const Task& task, const uint8_t* next
     activate(worker->gate_out[static_cast<size_t>(i)], worker->up_out[static_cast<size_t>(i)],
              count, &hidden_[static_cast<size_t>(pair * width_ + task.first_row)]);
   }
-  std::atomic<int>& pending = pending_[static_cast<size_t>(task.expert)];
   // The last one rounds the hidden activations. acq_rel: it sees what the others wrote.
-  if (pending.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  Progress& progress = progress_[static_cast<size_t>(task.expert)];
+  if (progress.gates_left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   const ActivationForm form = dot_.FormFor(work.down);
   if (form != ActivationForm::kF32) {
     QuantizedActivations& rounded =
@@ -118,20 +167,18 @@ void ExpertFfn::GateUp(const Layer& layer, const Task& task, const uint8_t* next
       rounded.Fill(kernels_, pair, &hidden_[static_cast<size_t>(pair * width_)]);
     }
   }
-  pending.store(-1, std::memory_order_release);
+  const int place = num_released_.fetch_add(1, std::memory_order_relaxed);
+  released_[static_cast<size_t>(place)].store(task.expert, std::memory_order_release);
 }
 
-void ExpertFfn::Down(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker) {
+void ExpertFfn::Down(const Layer& layer, const Task& task, Worker* worker) {
   const ExpertWork& work = layer.experts[static_cast<size_t>(task.expert)];
-  // Tasks are handed out in order, so every gate and up task is done or running: the wait is short.
-  const std::atomic<int>& pending = pending_[static_cast<size_t>(task.expert)];
-  while (pending.load(std::memory_order_acquire) >= 0) std::this_thread::yield();
   worker->gate_out.clear();
   for (int32_t slot : work.slots) {
     worker->gate_out.push_back(layer.out.Row<float>(slot) + task.first_row);
   }
   dot_.Run(work.down, work.down_bias, task.first_row, task.last_row,
-           experts_[static_cast<size_t>(task.expert)].hidden, next, worker->gate_out.data(),
+           experts_[static_cast<size_t>(task.expert)].hidden, task.next, worker->gate_out.data(),
            &worker->scratch);
 }
 
@@ -139,16 +186,15 @@ void ExpertFfn::Run(const Layer& layer) {
   if (layer.experts.empty()) return;
   PrepareExperts(layer);
   PlanTasks(layer);
-  pool_->Run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker_idx) {
-    const Task& task = tasks_[static_cast<size_t>(i)];
+  const int64_t num_tasks =
+      (gates_per_expert_ + downs_per_expert_) * static_cast<int64_t>(layer.experts.size());
+  pool_->Run(num_tasks, [&](int64_t, int worker_idx) {
     Worker* worker = &workers_[static_cast<size_t>(worker_idx)];
-    // Threads take turns, mostly.
-    const size_t follower = static_cast<size_t>(i + pool_->num_threads());
-    const uint8_t* next = follower < tasks_.size() ? WeightsOf(layer, tasks_[follower]) : nullptr;
+    const Task task = TakeTask(layer);
     if (task.down) {
-      Down(layer, task, next, worker);
+      Down(layer, task, worker);
     } else {
-      GateUp(layer, task, next, worker);
+      GateUp(layer, task, worker);
     }
   });
 }

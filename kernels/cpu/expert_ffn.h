@@ -2,8 +2,9 @@
 //
 // Tasks are (expert, 128 rows). A gate and up task computes both products of its rows and the
 // activation between them; the last one of an expert rounds its hidden activations and releases the
-// expert's down tasks, which are handed out one expert later: nobody waits for more than a task
-// that is already running, and there is no barrier.
+// expert's down tasks. A thread takes a down task of a released expert if there is one, else the
+// next gate and up task: nobody waits while anything can be computed, also when the system takes a
+// thread off its core in the middle of a task.
 #ifndef THERMOCLINE_KERNELS_CPU_EXPERT_FFN_H_
 #define THERMOCLINE_KERNELS_CPU_EXPERT_FFN_H_
 
@@ -39,11 +40,16 @@ class ExpertFfn {
     int expert = 0;
     bool down = false;
     int64_t first_row = 0, last_row = 0;
+    const uint8_t* next = nullptr;  // what its thread will probably read next
   };
   // One expert of the layer at hand. Its tokens are pairs [first_pair, first_pair + rows).
   struct Expert {
     int64_t first_pair = 0;
     TokenRows input, hidden;
+  };
+  struct Progress {
+    std::atomic<int> gates_left;  // gate and up tasks still to finish
+    std::atomic<int> next_down;   // down tasks handed out
   };
   struct Worker {
     WeightDotScratch scratch;
@@ -53,21 +59,27 @@ class ExpertFfn {
 
   void PlanTasks(const Layer& layer);
   void PrepareExperts(const Layer& layer);
-  // The weights that a task reads first.
-  static const uint8_t* WeightsOf(const Layer& layer, const Task& task);
-  // `next`: as in WeightDot::Run.
-  void GateUp(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker);
-  void Down(const Layer& layer, const Task& task, const uint8_t* next, Worker* worker);
+  // Waits until there is one.
+  Task TakeTask(const Layer& layer);
+  Task GateTask(const Layer& layer, int64_t i) const;
+  Task DownTask(const Layer& layer, int expert, int64_t i) const;
+  void GateUp(const Layer& layer, const Task& task, Worker* worker);
+  void Down(const Layer& layer, const Task& task, Worker* worker);
 
   const CpuKernels& kernels_;
   const WeightDot& dot_;
   WorkerPool* pool_;
   int64_t width_ = 0;
-  std::vector<Task> tasks_;
   std::vector<Expert> experts_;
-  // Gate and up tasks of each expert still to finish; -1: its hidden activations are ready.
-  std::unique_ptr<std::atomic<int>[]> pending_;
-  size_t pending_size_ = 0;
+  // Gate and up tasks are handed out in order: all of expert 0, then of expert 1, ...
+  int64_t gates_per_expert_ = 0, downs_per_expert_ = 0;
+  std::atomic<int64_t> next_gate_{0};
+  std::unique_ptr<Progress[]> progress_;
+  // Experts whose hidden activations are ready, in the order in which they became so; -1: not yet.
+  std::unique_ptr<std::atomic<int>[]> released_;
+  std::atomic<int> num_released_{0};
+  std::atomic<int> first_released_{0};  // that may have down tasks left
+  size_t progress_size_ = 0;
   std::vector<float> hidden_;  // [pairs, width]
   QuantizedActivations hidden_small_, hidden_super_;
   std::vector<Worker> workers_;

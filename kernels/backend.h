@@ -242,7 +242,8 @@ struct KernelTable {
 };
 
 struct BackendOptions {
-  int num_threads = 0;  // 0: one per core this process may use
+  int num_threads = 0;      // 0: one per core this process may use (kernels/cpu/topology.h)
+  bool pin_threads = true;  // to cores of their own, if they have all of the machine's
   Activations activations = Activations::kInt8;
   std::string
       isa;  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/topology.h"
 
 namespace thermocline {
 namespace {
@@ -27,6 +28,7 @@ absl::StatusOr<Buffer> AllocateHost(int64_t bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot allocate ", bytes, " bytes of host memory"));
   }
+  if (large) InterleaveOverNodes(data, rounded);
   // Only advice: a refusal costs speed, not correctness.
   if (large) madvise(data, static_cast<size_t>(rounded), MADV_HUGEPAGE);
   return Buffer(data, bytes, MemoryKind::kHost, &FreeHost, nullptr);

@@ -17,6 +17,7 @@
 #include "engine/formats/float_tensor.h"
 #include "engine/formats/gguf_types.h"
 #include "engine/formats/gguf_writer.h"
+#include "kernels/cpu/topology.h"
 #include "kernels/quant/quantize.h"
 #include "kernels/quant/registry.h"
 
@@ -183,10 +184,8 @@ absl::Status Quantization::WriteTensor(const Plan& plan, GgufWriter* writer) {
   const int64_t rows_per_matrix = tensor.shape.size() > 2 ? rows / tensor.shape[0] : rows;
   const int64_t in_bytes = BytesOf(tensor.dtype, cols), out_bytes = BytesOf(plan.type, cols);
   const int64_t rows_per_chunk = std::max<int64_t>(1, kChunkElems / cols);
-  const int num_threads =
-      std::clamp(options_.num_threads > 0 ? options_.num_threads
-                                          : static_cast<int>(std::thread::hardware_concurrency()),
-                 1, kMaxThreads);
+  const int num_threads = std::clamp(
+      options_.num_threads > 0 ? options_.num_threads : NumUsableCores(), 1, kMaxThreads);
   std::vector<uint8_t> in, out;
   for (int64_t first = 0; first < rows; first += rows_per_chunk) {
     const int64_t count = std::min(rows_per_chunk, rows - first);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/topology.h"
 #include "kernels/quant/blocks.h"
 
 namespace thermocline {
@@ -36,7 +37,7 @@ CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, const Backend
       use_onednn_(OneDnnMatMul::Available() && activations_ == Activations::kInt8 &&
                   (OneDnnMatMul::IsFaster() || options.force_onednn)),
       dot_(kernels, options.activations, options.kernel_table),
-      pool_(num_threads),
+      pool_(num_threads, options.pin_threads && MayPin(num_threads)),
       expert_ffn_(kernels, dot_, &pool_),
       attention_(kernels, &pool_),
       workers_(static_cast<size_t>(num_threads)) {}

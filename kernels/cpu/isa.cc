@@ -1,9 +1,7 @@
 #include "kernels/cpu/isa.h"
 
 #include <cpuid.h>
-#include <sched.h>
 
-#include <algorithm>
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
@@ -49,13 +47,6 @@ absl::StatusOr<const CpuKernels*> SelectKernels(absl::string_view level) {
   return absl::InvalidArgumentError(
       absl::StrCat("CPU instruction set = \"", wanted,
                    "\", but this processor offers: ", absl::StrJoin(available, ", ")));
-}
-
-int NumUsableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
 }
 
 }  // namespace thermocline

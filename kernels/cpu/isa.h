@@ -1,4 +1,4 @@
-// What the processor offers: instruction-set levels and cores.
+// Which instruction-set levels the processor offers.
 #ifndef THERMOCLINE_KERNELS_CPU_ISA_H_
 #define THERMOCLINE_KERNELS_CPU_ISA_H_
 
@@ -17,9 +17,6 @@ std::vector<std::string> AvailableIsaLevels();
 // The kernels of a level. Empty means the environment variable THERMOCLINE_CPU_ISA, or else the
 // best available. INVALID_ARGUMENT names the value and what this machine allows.
 absl::StatusOr<const CpuKernels*> SelectKernels(absl::string_view level);
-
-// Cores that this process may use, at least 1.
-int NumUsableCores();
 
 }  // namespace thermocline
 

@@ -1,6 +1,7 @@
 #include "kernels/cpu/worker_pool.h"
 
 #include "kernels/check.h"
+#include "kernels/cpu/topology.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,11 +22,14 @@ void Pause() {
 
 }  // namespace
 
-WorkerPool::WorkerPool(int num_threads) {
+WorkerPool::WorkerPool(int num_threads, bool pin) {
   TC_CHECK(num_threads >= 1);
   threads_.reserve(static_cast<size_t>(num_threads - 1));
   for (int worker = 1; worker < num_threads; ++worker) {
-    threads_.emplace_back([this, worker] { WorkerLoop(worker); });
+    threads_.emplace_back([this, worker, pin] {
+      if (pin) PinToCore(worker);
+      WorkerLoop(worker);
+    });
   }
 }
 

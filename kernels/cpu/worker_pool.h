@@ -16,8 +16,9 @@ namespace thermocline {
 // no CPU.
 class WorkerPool {
  public:
-  // num_threads >= 1, the caller included.
-  explicit WorkerPool(int num_threads);
+  // num_threads >= 1, the caller included. `pin`: worker i stays on core i; the caller moves
+  // freely.
+  explicit WorkerPool(int num_threads, bool pin = false);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;

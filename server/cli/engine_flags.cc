@@ -19,8 +19,11 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
   command->add_option("model", flags->model,
                       "GGUF file or Hugging Face folder (default: the model that comes along)");
   command->add_option("--backend", flags->backend, "cpu or reference")->capture_default_str();
-  command->add_option("--threads", flags->threads, "worker threads; 0: one per core")
+  command
+      ->add_option("--threads", flags->threads,
+                   "worker threads; 0: one per physical core, no more than the CPU quota allows")
       ->capture_default_str();
+  command->add_flag("--no-pinning", flags->no_pinning, "let worker threads move between cores");
   command->add_option("--cpu-isa", flags->cpu_isa,
                       "scalar, avx2 or avx512 (default: the best this machine has)");
   command->add_option("--calibration", flags->calibration,
@@ -90,6 +93,7 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   }
   options.backend = flags.backend;
   options.backend_options.num_threads = flags.threads;
+  options.backend_options.pin_threads = !flags.no_pinning;
   options.backend_options.isa = flags.cpu_isa;
   if (!flags.calibration.empty()) {
     absl::StatusOr<KernelTable> table = ReadCalibration(flags.calibration);

@@ -21,6 +21,7 @@ struct EngineFlags {
   std::string model;  // empty: the default model
   std::string backend = "cpu";
   int threads = 0;
+  bool no_pinning = false;
   std::string cpu_isa;
   std::string calibration;  // file of `bench --calibrate`; empty: none
   std::string activations;  // empty: by the model

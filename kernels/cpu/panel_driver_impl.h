@@ -102,6 +102,12 @@ void DotTiles(const PanelDotArgs& a, int64_t row) {
     }
     // Tiles as even as can be: 7 tokens are 4 and 3.
     const int count = (a.num_tokens - t + num_tiles - tile - 1) / (num_tiles - tile);
+    // The results' lines, which arrive while the tile is computed.
+    for (int i = 0; i < count; ++i) {
+      for (int64_t r = begin; r < stop; r += kPanelRows) {
+        __builtin_prefetch(a.out[t + i] + (r - a.first_row), /*rw=*/1);
+      }
+    }
     float out[kTokens][kRows];
     if constexpr (kFloats) {
       memset(out, 0, sizeof(out));

@@ -1,5 +1,11 @@
 #include "kernels/cpu/worker_pool.h"
 
+#include <pthread.h>
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+
 #include "kernels/check.h"
 #include "kernels/cpu/topology.h"
 
@@ -14,6 +20,25 @@ namespace {
 // quantum.
 constexpr int kSpinsBeforePark = 1000;
 
+// A worker is left out when the time waited for it while it did not run exceeds this share of what
+// it can contribute, one thread's part of all time.
+constexpr double kWorthless = 0.7;
+constexpr int64_t kShortWaitNs = 200'000;  // not worth looking at
+constexpr int64_t kWindowNs = 50'000'000;
+constexpr int64_t kShortestOutNs = 200'000'000, kLongestOutNs = 2'000'000'000;
+
+int64_t NowNs() {
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+
+// Processor time that a thread has had.
+int64_t CpuTimeNs(std::thread* thread) {
+  clockid_t clock;
+  timespec time = {};
+  if (pthread_getcpuclockid(thread->native_handle(), &clock) == 0) clock_gettime(clock, &time);
+  return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
+}
+
 void Pause() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -24,24 +49,31 @@ void Pause() {
 
 WorkerPool::WorkerPool(int num_threads, bool pin) {
   TC_CHECK(num_threads >= 1);
-  threads_.reserve(static_cast<size_t>(num_threads - 1));
-  for (int worker = 1; worker < num_threads; ++worker) {
-    threads_.emplace_back([this, worker, pin] {
-      if (pin) PinToCore(worker);
-      WorkerLoop(worker);
+  for (int i = 1; i < num_threads; ++i) {
+    workers_.push_back(std::make_unique<Worker>());
+    workers_.back()->next_out_ns = kShortestOutNs;
+  }
+  for (int i = 1; i < num_threads; ++i) {
+    workers_[static_cast<size_t>(i - 1)]->thread = std::thread([this, i, pin] {
+      if (pin) PinToCore(i);
+      WorkerLoop(i);
     });
   }
 }
 
 WorkerPool::~WorkerPool() {
-  stop_.store(true, std::memory_order_relaxed);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stop_.store(true, std::memory_order_relaxed);
+  }
+  stopped_.notify_all();
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  for (const auto& worker : workers_) worker->thread.join();
 }
 
 void WorkerPool::Run(int64_t num_tasks, absl::FunctionRef<void(int64_t, int)> fn) {
-  if (threads_.empty() || num_tasks <= 1) {
+  if (workers_.empty() || num_tasks <= 1) {
     for (int64_t task = 0; task < num_tasks; ++task) fn(task, 0);
     return;
   }
@@ -52,13 +84,45 @@ void WorkerPool::Run(int64_t num_tasks, absl::FunctionRef<void(int64_t, int)> fn
   epoch_.notify_all();
   TakeTasks(0);
   state_.fetch_and(~kOpen, std::memory_order_relaxed);
+  WaitForWorkers();
+}
+
+void WorkerPool::WaitForWorkers() {
   // Acquire: what the workers wrote becomes visible here.
-  for (int spins = 0; state_.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpinsBeforePark) {
-      Pause();
-    } else {
-      std::this_thread::yield();  // a worker was descheduled inside: let it have this core
+  for (int spins = 0; spins < kSpinsBeforePark; ++spins) {
+    if (state_.load(std::memory_order_acquire) == 0) return;
+    Pause();
+  }
+  for (const auto& worker : workers_) {
+    worker->cpu_ns =
+        worker->inside.load(std::memory_order_relaxed) ? CpuTimeNs(&worker->thread) : -1;
+  }
+  const int64_t begin = NowNs();
+  while (state_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+  Judge(begin, NowNs());
+}
+
+void WorkerPool::Judge(int64_t begin_ns, int64_t end_ns) {
+  const int64_t waited = end_ns - begin_ns;
+  if (waited < kShortWaitNs) return;
+  for (const auto& worker : workers_) {
+    if (worker->cpu_ns >= 0 && CpuTimeNs(&worker->thread) - worker->cpu_ns < waited / 2) {
+      worker->stolen_ns += waited;
     }
+  }
+  const int64_t window = end_ns - window_begin_ns_;
+  if (window < kWindowNs) return;
+  window_begin_ns_ = end_ns;
+  for (const auto& worker : workers_) {
+    const double stolen = static_cast<double>(worker->stolen_ns) / static_cast<double>(window);
+    worker->stolen_ns = 0;
+    if (window > 4 * kWindowNs) continue;  // nothing was computed for a part of it
+    if (stolen * num_threads() < kWorthless) {
+      worker->next_out_ns = kShortestOutNs;
+      continue;
+    }
+    worker->out_until_ns.store(end_ns + worker->next_out_ns, std::memory_order_relaxed);
+    worker->next_out_ns = std::min(2 * worker->next_out_ns, kLongestOutNs);
   }
 }
 
@@ -82,7 +146,8 @@ void WorkerPool::TakeTasks(int worker) {
   }
 }
 
-void WorkerPool::WorkerLoop(int worker) {
+void WorkerPool::WorkerLoop(int index) {
+  Worker& worker = *workers_[static_cast<size_t>(index - 1)];
   uint32_t seen = 0;
   while (true) {
     uint32_t epoch = epoch_.load(std::memory_order_acquire);
@@ -96,8 +161,17 @@ void WorkerPool::WorkerLoop(int worker) {
     }
     seen = epoch;
     if (stop_.load(std::memory_order_relaxed)) return;
+    if (const int64_t until = worker.out_until_ns.load(std::memory_order_relaxed); until != 0) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      stopped_.wait_for(lock, std::chrono::nanoseconds(until - NowNs()),
+                        [this] { return stop_.load(std::memory_order_relaxed); });
+      worker.out_until_ns.store(0, std::memory_order_relaxed);
+      continue;
+    }
     if (!Enter()) continue;
-    TakeTasks(worker);
+    worker.inside.store(true, std::memory_order_relaxed);
+    TakeTasks(index);
+    worker.inside.store(false, std::memory_order_relaxed);
     state_.fetch_sub(1, std::memory_order_release);
   }
 }

@@ -3,7 +3,10 @@
 #define THERMOCLINE_KERNELS_CPU_WORKER_POOL_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -14,6 +17,10 @@ namespace thermocline {
 // The calling thread is worker 0. Workers spin for some tens of microseconds after a region and
 // then park, so that a decode step pays no wake-ups between its regions while an idle server uses
 // no CPU.
+//
+// Where other programs want the same cores, the system takes a worker off its core in the middle of
+// a task, and short regions end by waiting for it. A worker that costs more than it gives in this
+// way is left out for a while, longer each time.
 class WorkerPool {
  public:
   // num_threads >= 1, the caller included. `pin`: worker i stays on core i; the caller moves
@@ -23,7 +30,7 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
+  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls fn(task, worker) once for every task in [0, num_tasks); tasks are handed out in ascending
   // order. Returns when all are done; everything fn wrote is then visible to the caller. One caller
@@ -36,7 +43,21 @@ class WorkerPool {
     int64_t num_tasks = 0;
   };
 
-  void WorkerLoop(int worker);
+  struct Worker {
+    std::thread thread;
+    std::atomic<bool> inside{false};       // a region
+    std::atomic<int64_t> out_until_ns{0};  // left out until then (steady clock); 0: takes part
+    // What the caller knows of it.
+    int64_t stolen_ns = 0;    // waited for it while it did not run, in this window
+    int64_t next_out_ns = 0;  // how long it will be left out next time
+    int64_t cpu_ns = 0;
+  };
+
+  void WorkerLoop(int index);
+  // Returns when all workers have left the region.
+  void WaitForWorkers();
+  // Adds what the wait cost to the workers' accounts, and leaves out who costs too much.
+  void Judge(int64_t begin_ns, int64_t end_ns);
   void TakeTasks(int worker);
   // Joins the open region, if there is one.
   bool Enter();
@@ -52,7 +73,10 @@ class WorkerPool {
   std::atomic<uint32_t> epoch_{
       0};  // one more for every region, and for the stop: what parked workers watch
   std::atomic<bool> stop_{false};
-  std::vector<std::thread> threads_;
+  std::mutex mutex_;  // with stopped_: wakes workers that are left out
+  std::condition_variable stopped_;
+  int64_t window_begin_ns_ = 0;
+  std::vector<std::unique_ptr<Worker>> workers_;  // without the caller
 };
 
 }  // namespace thermocline

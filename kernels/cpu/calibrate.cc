@@ -101,7 +101,7 @@ absl::StatusOr<KernelTable> CalibrateKernels(
   std::memset(weights->data(), 1, static_cast<size_t>(weights->bytes()));
   KernelTable table;
   for (const WeightFormat& format : AllFormats()) {
-    if (!HasPanels(format.dtype)) continue;
+    if (!IsQuantized(format.dtype)) continue;
     if (progress) progress(format.name);
     const FormatTimer timer(**kernels, num_threads, format.dtype, *weights);
     // The largest count at which narrow tiles still win ends their range.

@@ -269,9 +269,7 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
 absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
                       const TensorInfo& stored, void* destination) {
   const DType type = TypeOf(checkpoint, declared, stored);
-  if (declared.shape.size() == 1 || declared.in_rows) {
-    return Read(checkpoint, declared, stored, destination);
-  }
+  if (!declared.packed()) return Read(checkpoint, declared, stored, destination);
   const int64_t cols = declared.shape.back(), num_rows = Product(declared.shape) / cols;
   uint8_t* panels = static_cast<uint8_t*>(destination);
   if (IsPlain(SourceIn(checkpoint, declared)) && type == stored.dtype) {

@@ -74,7 +74,7 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
   for (const DenseLoad& load : loads_) {
     const DenseTensor& declared = *load.declared;
     absl::StatusOr<TensorView> view =
-        Place(TypeOf(*checkpoint_, declared, *load.tensor), declared.shape, declared.in_rows);
+        Place(TypeOf(*checkpoint_, declared, *load.tensor), declared.shape, declared.packed());
     if (!view.ok()) return view.status();
     *declared.target = *view;
   }
@@ -116,7 +116,7 @@ absl::Status WeightStore::LoadOne(const DenseLoad& load) {
 absl::Status WeightStore::PlaceConstants() {
   for (const ConstantTensor& constant : table_.constants) {
     absl::StatusOr<TensorView> view =
-        Place(DType::kF32, {static_cast<int64_t>(constant.values.size())}, /*in_rows=*/true);
+        Place(DType::kF32, {static_cast<int64_t>(constant.values.size())}, /*packed=*/false);
     if (!view.ok()) return view.status();
     *constant.target = *view;
     if (absl::Status s = CopyIn(constant.values.data(), *view); !s.ok()) return s;
@@ -125,16 +125,16 @@ absl::Status WeightStore::PlaceConstants() {
 }
 
 absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int64_t>& shape,
-                                              bool in_rows) {
+                                              bool packed) {
   int64_t rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
   TensorView view;
-  if (shape.size() == 1) {
-    view = MakeView(nullptr, dtype, {shape[0]});
-  } else if (in_rows) {
+  if (packed) {
+    view = MakeWeightView(nullptr, dtype, rows, shape.back());
+  } else if (shape.size() > 1) {
     view = MakeView(nullptr, dtype, {rows, shape.back()});
   } else {
-    view = MakeWeightView(nullptr, dtype, rows, shape.back());
+    view = MakeView(nullptr, dtype, {shape[0]});
   }
   absl::StatusOr<Buffer> memory = backend_->Allocate(view.bytes());
   if (!memory.ok()) return memory.status();

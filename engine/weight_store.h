@@ -65,8 +65,8 @@ class WeightStore : public ExpertSource {
   absl::Status ResolveExperts(const ExpertLayer& layer);
   absl::Status LoadOne(const DenseLoad& load);
   absl::Status PlaceConstants();
-  // Allocates [shape] on the backend and remembers the memory.
-  absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape, bool in_rows);
+  // Allocates [shape], in panels or in rows, on the backend and remembers the memory.
+  absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape, bool packed);
   absl::Status CopyIn(const void* host, const TensorView& view);
 
   const Checkpoint* checkpoint_;

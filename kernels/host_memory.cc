@@ -28,9 +28,11 @@ absl::StatusOr<Buffer> AllocateHost(int64_t bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot allocate ", bytes, " bytes of host memory"));
   }
-  if (large) InterleaveOverNodes(data, rounded);
-  // Only advice: a refusal costs speed, not correctness.
-  if (large) madvise(data, static_cast<size_t>(rounded), MADV_HUGEPAGE);
+  if (large) {
+    // Only advice: a refusal costs speed, not correctness.
+    InterleaveOverNodes(data, rounded);
+    madvise(data, static_cast<size_t>(rounded), MADV_HUGEPAGE);
+  }
   return Buffer(data, bytes, MemoryKind::kHost, &FreeHost, nullptr);
 }
 

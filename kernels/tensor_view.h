@@ -91,6 +91,13 @@ inline TensorView RowsOf(const TensorView& view, int64_t first, int64_t count) {
   return part;
 }
 
+// The panel that holds row r of a matrix in panels.
+inline const uint8_t* PanelOf(const TensorView& matrix, int64_t r) {
+  TC_CHECK(matrix.layout == Layout::kPanels);
+  return static_cast<const uint8_t*>(matrix.data) +
+         (matrix.first_row + r) / kPanelRows * PackedBytes(matrix.dtype, kPanelRows, matrix.cols());
+}
+
 // Row r of a matrix in either layout, as a file stores it, for a backend whose memory this is.
 // `storage` holds it where the matrix does not.
 const uint8_t* StoredRow(const TensorView& matrix, int64_t r, std::vector<uint8_t>* storage);

@@ -74,7 +74,10 @@ struct DenseTensor {
   bool as_f32 = false;         // decode on load: norms, biases, tables
   bool optional = false;       // *target stays empty when the checkpoint lacks it
   TensorView* target = nullptr;
-  bool in_rows = false;  // no factor of a product: not packed
+  bool in_rows = false;  // a matrix, but no factor of a product
+
+  // Held in panels.
+  bool packed() const { return shape.size() > 1 && !in_rows; }
 };
 
 // Numbers that follow from the configuration, to be placed in the dense backend's memory.

@@ -279,7 +279,7 @@ void CpuBackend::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
     const size_t follower = static_cast<size_t>(i + pool_.num_threads());
     const uint8_t* next = nullptr;
     if (follower < tasks.size()) {
-      next = WeightDot::AddressOf(tasks[follower].projection->weight, tasks[follower].first);
+      next = PanelOf(tasks[follower].projection->weight, tasks[follower].first);
     }
     dot_.Run(task.projection->weight, task.projection->bias, task.first, task.last,
              task.all ? all : generated, next, worker.out.data(), &worker.scratch);

@@ -28,6 +28,7 @@ void ExpertFfn::PlanTasks(const Layer& layer) {
   const auto tasks_of = [](int64_t rows) { return (rows + kRowsPerTask - 1) / kRowsPerTask; };
   gates_per_expert_ = tasks_of(width_);
   downs_per_expert_ = tasks_of(layer.out.cols());
+  num_gates_ = gates_per_expert_ * static_cast<int64_t>(num_experts);
   next_gate_.store(0, std::memory_order_relaxed);
   num_released_.store(0, std::memory_order_relaxed);
   first_released_.store(0, std::memory_order_relaxed);
@@ -48,8 +49,7 @@ ExpertFfn::Task ExpertFfn::GateTask(const Layer& layer, int64_t i) const {
                .last_row = std::min(width_, first + kRowsPerTask)};
   // Threads take turns, mostly; after the last gates come the expert's down rows.
   const int64_t next = first + pool_->num_threads() * kRowsPerTask;
-  task.next =
-      next < width_ ? WeightDot::AddressOf(work.gate, next) : WeightDot::AddressOf(work.down, 0);
+  task.next = next < width_ ? PanelOf(work.gate, next) : PanelOf(work.down, 0);
   return task;
 }
 
@@ -63,11 +63,10 @@ ExpertFfn::Task ExpertFfn::DownTask(const Layer& layer, int expert, int64_t i) c
   const int64_t next = first + pool_->num_threads() * kRowsPerTask;
   const int64_t gate = next_gate_.load(std::memory_order_relaxed);
   if (next < work.down.rows()) {
-    task.next = WeightDot::AddressOf(work.down, next);
-  } else if (gate < gates_per_expert_ * static_cast<int64_t>(layer.experts.size())) {
-    task.next =
-        WeightDot::AddressOf(layer.experts[static_cast<size_t>(gate / gates_per_expert_)].gate,
-                             gate % gates_per_expert_ * kRowsPerTask);
+    task.next = PanelOf(work.down, next);
+  } else if (gate < num_gates_) {
+    task.next = PanelOf(layer.experts[static_cast<size_t>(gate / gates_per_expert_)].gate,
+                        gate % gates_per_expert_ * kRowsPerTask);
   }
   return task;
 }
@@ -87,9 +86,9 @@ ExpertFfn::Task ExpertFfn::TakeTask(const Layer& layer) {
         continue;
       }
     }
-    if (next_gate_.load(std::memory_order_relaxed) < gates_per_expert_ * num_experts) {
+    if (next_gate_.load(std::memory_order_relaxed) < num_gates_) {
       const int64_t i = next_gate_.fetch_add(1, std::memory_order_relaxed);
-      if (i < gates_per_expert_ * num_experts) return GateTask(layer, i);
+      if (i < num_gates_) return GateTask(layer, i);
       continue;
     }
     std::this_thread::yield();  // the last gates are being computed
@@ -144,8 +143,7 @@ void ExpertFfn::GateUp(const Layer& layer, const Task& task, Worker* worker) {
     worker->up_out.push_back(&worker->up[static_cast<size_t>(i * count)]);
   }
   dot_.Run(work.gate, work.gate_bias, task.first_row, task.last_row, expert.input,
-           WeightDot::AddressOf(work.up, task.first_row), worker->gate_out.data(),
-           &worker->scratch);
+           PanelOf(work.up, task.first_row), worker->gate_out.data(), &worker->scratch);
   dot_.Run(work.up, work.up_bias, task.first_row, task.last_row, expert.input, task.next,
            worker->up_out.data(), &worker->scratch);
   const auto activate =
@@ -187,7 +185,7 @@ void ExpertFfn::Run(const Layer& layer) {
   PrepareExperts(layer);
   PlanTasks(layer);
   const int64_t num_tasks =
-      (gates_per_expert_ + downs_per_expert_) * static_cast<int64_t>(layer.experts.size());
+      num_gates_ + downs_per_expert_ * static_cast<int64_t>(layer.experts.size());
   pool_->Run(num_tasks, [&](int64_t, int worker_idx) {
     Worker* worker = &workers_[static_cast<size_t>(worker_idx)];
     const Task task = TakeTask(layer);

@@ -72,7 +72,7 @@ class ExpertFfn {
   int64_t width_ = 0;
   std::vector<Expert> experts_;
   // Gate and up tasks are handed out in order: all of expert 0, then of expert 1, ...
-  int64_t gates_per_expert_ = 0, downs_per_expert_ = 0;
+  int64_t gates_per_expert_ = 0, downs_per_expert_ = 0, num_gates_ = 0;
   std::atomic<int64_t> next_gate_{0};
   std::unique_ptr<Progress[]> progress_;
   // Experts whose hidden activations are ready, in the order in which they became so; -1: not yet.

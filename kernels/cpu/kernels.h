@@ -30,6 +30,9 @@ struct SuperRecord {
   int32_t unused[3];
 };
 
+// How far ahead of its use a stream of weights is prefetched.
+enum { kPrefetchBytes = 4096 };
+
 // A product of weights in panels (kernels/quant/panels.h) with rounded activations, of F32, F16
 // and BF16 weights with f32 ones: out[t][r - first_row] = weight row r . x[t] for rows [first_row,
 // last_row).

@@ -12,20 +12,6 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/panel_decode_impl.h"
 #include "kernels/cpu/panel_driver_impl.h"
-#include "kernels/quant/decode.h"
-#include "kernels/quant/iq4_nl.h"
-#include "kernels/quant/iq4_xs.h"
-#include "kernels/quant/mxfp4.h"
-#include "kernels/quant/q2_k.h"
-#include "kernels/quant/q3_k.h"
-#include "kernels/quant/q4_0.h"
-#include "kernels/quant/q4_1.h"
-#include "kernels/quant/q4_k.h"
-#include "kernels/quant/q5_0.h"
-#include "kernels/quant/q5_1.h"
-#include "kernels/quant/q5_k.h"
-#include "kernels/quant/q6_k.h"
-#include "kernels/quant/q8_0.h"
 
 namespace thermocline {
 namespace {
@@ -131,7 +117,7 @@ int32_t ReadProbe(const uint8_t* p, int64_t bytes) {
   I32 sums[kVectors];
   for (int i = 0; i < kVectors; ++i) sums[i] = I32::Zero();
   for (int64_t at = 0; at < bytes; at += kVectors * kBytes) {
-    for (int i = 0; i < kVectors * kBytes; i += 64) __builtin_prefetch(p + at + 4096 + i);
+    for (int i = 0; i < kVectors * kBytes; i += 64) __builtin_prefetch(p + at + kPrefetchBytes + i);
     for (int i = 0; i < kVectors; ++i) {
       sums[i] = I32::Add(sums[i], I32::Load(p + at + i * kBytes));
     }

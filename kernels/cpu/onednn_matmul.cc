@@ -1,7 +1,6 @@
 #include "kernels/cpu/onednn_matmul.h"
 
 #include "kernels/check.h"
-#include "kernels/cpu/weight_dot.h"
 
 #ifdef THERMOCLINE_WITH_ONEDNN
 #include <omp.h>
@@ -80,7 +79,7 @@ void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_
   impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
   for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
   p.src.set_data_handle(impl_->rounded.data());
-  p.weights.set_data_handle(const_cast<uint8_t*>(WeightDot::AddressOf(weight, first_row)));
+  p.weights.set_data_handle(const_cast<uint8_t*>(PanelOf(weight, first_row)));
   p.dst.set_data_handle(out);
   p.primitive.execute(
       impl_->stream, {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});

@@ -26,8 +26,6 @@ struct Ahead {
   }
 };
 
-constexpr int64_t kPrefetchBytes = 4096;
-
 // Asks for part `part` of `parts` of `bytes`.
 inline void PrefetchPart(const uint8_t* p, int64_t bytes, int part, int parts) {
   const uint8_t* end = p + bytes * (part + 1) / parts;

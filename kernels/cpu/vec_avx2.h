@@ -6,7 +6,7 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/quantize_impl.h"
-#include "kernels/quant/decode.h"
+#include "kernels/quant/float_bits.h"
 
 namespace thermocline {
 namespace {

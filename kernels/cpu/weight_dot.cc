@@ -13,9 +13,9 @@ constexpr int kTokensPerPass = 96;
 }  // namespace
 
 ActivationForm WeightDot::FormFor(const TensorView& weight) const {
-  const int block_elems = GetFormat(weight.dtype).block_elems;
-  if (activations_ == Activations::kF32 || block_elems == 1) return ActivationForm::kF32;
-  return block_elems == kSuperBlockElems ? ActivationForm::kSuperInt8 : ActivationForm::kSmallInt8;
+  if (activations_ == Activations::kF32 || !IsQuantized(weight.dtype)) return ActivationForm::kF32;
+  return GetFormat(weight.dtype).block_elems == kSuperBlockElems ? ActivationForm::kSuperInt8
+                                                                 : ActivationForm::kSmallInt8;
 }
 
 void WeightDot::Note(const TensorView& weight, FormsNeeded* needed) const {
@@ -23,19 +23,10 @@ void WeightDot::Note(const TensorView& weight, FormsNeeded* needed) const {
   needed->super |= FormFor(weight) == ActivationForm::kSuperInt8;
 }
 
-const uint8_t* WeightDot::AddressOf(const TensorView& weight, int64_t row) {
-  if (weight.layout == Layout::kRows) return weight.Row<const uint8_t>(row);
-  const int64_t panel = (weight.first_row + row) / kPanelRows;
-  return static_cast<const uint8_t*>(weight.data) +
-         panel * PackedBytes(weight.dtype, kPanelRows, weight.cols());
-}
-
 void WeightDot::RunDecoded(const TensorView& weight, int64_t first_row, int64_t last_row,
                            const TokenRows& tokens, float* const* out,
                            WeightDotScratch* scratch) const {
-  constexpr int64_t kPiece =
-      256;  // weights of 16 rows at a time: they stay in the first-level cache
-  constexpr int64_t kAheadBytes = 4096;
+  constexpr int64_t kPiece = 256;  // weights a row: decoded, 16 rows stay in the first-level cache
   const auto decode = kernels_.decode_panel[static_cast<int>(weight.dtype)];
   const int num_tokens = static_cast<int>(tokens.f32.size());
   scratch->decoded.resize(static_cast<size_t>(kPanelRows * kPiece));
@@ -44,7 +35,7 @@ void WeightDot::RunDecoded(const TensorView& weight, int64_t first_row, int64_t 
   for (int64_t r = first_row, end; r < last_row; r = end) {
     const int64_t in_panel = (weight.first_row + r) % kPanelRows;
     end = std::min(last_row, r - in_panel + kPanelRows);
-    const uint8_t* panel = AddressOf(weight, r);
+    const uint8_t* panel = PanelOf(weight, r);
     for (int t = 0; t < num_tokens; ++t) scratch->out[t] = out[t] + (r - first_row);
     for (int64_t k = 0; k < weight.cols(); k += kPiece) {
       const int64_t count = std::min(kPiece, weight.cols() - k);
@@ -61,7 +52,7 @@ void WeightDot::RunDecoded(const TensorView& weight, int64_t first_row, int64_t 
           .x = scratch->x.data(),
           .num_tokens = num_tokens,
           .out = scratch->out.data(),
-          .next = piece + kAheadBytes,
+          .next = piece + kPrefetchBytes,
           .wide_from = 0,
           .accumulate = k > 0};
       kernels_.dot_panels[static_cast<int>(DType::kF32)](&args);

@@ -45,13 +45,10 @@ class WeightDot {
 
   // out[t][r - first_row] = weight row r . token t, for rows [first_row, last_row), plus bias[r]
   // unless `bias` is empty. Any thread. `next`: the rows that this thread will probably read next
-  // (AddressOf), or null.
+  // (PanelOf), or null.
   void Run(const TensorView& weight, const TensorView& bias, int64_t first_row, int64_t last_row,
            const TokenRows& tokens, const uint8_t* next, float* const* out,
            WeightDotScratch* scratch) const;
-
-  // Where row `row` of a weight lies.
-  static const uint8_t* AddressOf(const TensorView& weight, int64_t row);
 
  private:
   // Quantised weights with f32 activations.

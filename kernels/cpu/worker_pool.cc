@@ -51,12 +51,11 @@ WorkerPool::WorkerPool(int num_threads, bool pin) {
   TC_CHECK(num_threads >= 1);
   for (int i = 1; i < num_threads; ++i) {
     workers_.push_back(std::make_unique<Worker>());
-    workers_.back()->next_out_ns = kShortestOutNs;
-  }
-  for (int i = 1; i < num_threads; ++i) {
-    workers_[static_cast<size_t>(i - 1)]->thread = std::thread([this, i, pin] {
+    Worker* worker = workers_.back().get();
+    worker->next_out_ns = kShortestOutNs;
+    worker->thread = std::thread([this, i, worker, pin] {
       if (pin) PinToCore(i);
-      WorkerLoop(i);
+      WorkerLoop(i, worker);
     });
   }
 }
@@ -146,8 +145,7 @@ void WorkerPool::TakeTasks(int worker) {
   }
 }
 
-void WorkerPool::WorkerLoop(int index) {
-  Worker& worker = *workers_[static_cast<size_t>(index - 1)];
+void WorkerPool::WorkerLoop(int index, Worker* worker) {
   uint32_t seen = 0;
   while (true) {
     uint32_t epoch = epoch_.load(std::memory_order_acquire);
@@ -161,17 +159,17 @@ void WorkerPool::WorkerLoop(int index) {
     }
     seen = epoch;
     if (stop_.load(std::memory_order_relaxed)) return;
-    if (const int64_t until = worker.out_until_ns.load(std::memory_order_relaxed); until != 0) {
+    if (const int64_t until = worker->out_until_ns.load(std::memory_order_relaxed); until != 0) {
       std::unique_lock<std::mutex> lock(mutex_);
       stopped_.wait_for(lock, std::chrono::nanoseconds(until - NowNs()),
                         [this] { return stop_.load(std::memory_order_relaxed); });
-      worker.out_until_ns.store(0, std::memory_order_relaxed);
+      worker->out_until_ns.store(0, std::memory_order_relaxed);
       continue;
     }
     if (!Enter()) continue;
-    worker.inside.store(true, std::memory_order_relaxed);
+    worker->inside.store(true, std::memory_order_relaxed);
     TakeTasks(index);
-    worker.inside.store(false, std::memory_order_relaxed);
+    worker->inside.store(false, std::memory_order_relaxed);
     state_.fetch_sub(1, std::memory_order_release);
   }
 }

@@ -50,10 +50,10 @@ class WorkerPool {
     // What the caller knows of it.
     int64_t stolen_ns = 0;    // waited for it while it did not run, in this window
     int64_t next_out_ns = 0;  // how long it will be left out next time
-    int64_t cpu_ns = 0;
+    int64_t cpu_ns = 0;       // processor time when the wait began; -1: not waited for
   };
 
-  void WorkerLoop(int index);
+  void WorkerLoop(int index, Worker* worker);
   // Returns when all workers have left the region.
   void WaitForWorkers();
   // Adds what the wait cost to the workers' accounts, and leaves out who costs too much.

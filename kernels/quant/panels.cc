@@ -99,6 +99,25 @@ void UnpackBlockOf(const uint8_t* panel, int row, uint8_t* block) {
   }
 }
 
+template <class Format>
+void PackBlocks(const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel) {
+  const int64_t num_blocks = cols / Format::kBlockElems;
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    for (int r = 0; r < num_rows; ++r) {
+      PackBlock<Format>(rows + (r * num_blocks + b) * Format::kBlockBytes, r,
+                        panel + b * PanelBlockBytes<Format>());
+    }
+  }
+}
+
+template <class Format>
+void UnpackBlocks(const uint8_t* panel, int row, int64_t cols, uint8_t* out) {
+  for (int64_t b = 0; b < cols / Format::kBlockElems; ++b) {
+    UnpackBlockOf<Format>(panel + b * PanelBlockBytes<Format>(), row,
+                          out + b * Format::kBlockBytes);
+  }
+}
+
 // Where weight i of row 0 of floats lies in a panel, in weights; row r is r * together further.
 struct FloatPlace {
   int64_t first;
@@ -130,19 +149,15 @@ void UnpackFloats(const uint8_t* panel, int row, int64_t cols, uint8_t* out) {
   }
 }
 
-// Block formats go one block at a time, floats whole rows.
 struct PanelFormat {
-  void (*pack_rows)(const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel) = nullptr;
-  void (*unpack_row)(const uint8_t* panel, int row, int64_t cols, uint8_t* out) = nullptr;
-  void (*pack)(const uint8_t* block, int row, uint8_t* panel) = nullptr;
-  void (*unpack)(const uint8_t* panel, int row, uint8_t* block) = nullptr;
+  void (*pack)(const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel) = nullptr;
+  void (*unpack)(const uint8_t* panel, int row, int64_t cols, uint8_t* out) = nullptr;
 };
 
 template <class Format>
 void Add(PanelFormat* formats) {
   static_assert(IsPermutation<Format>());
-  formats[static_cast<int>(Format::kDType)] = {nullptr, nullptr, &PackBlock<Format>,
-                                               &UnpackBlockOf<Format>};
+  formats[static_cast<int>(Format::kDType)] = {&PackBlocks<Format>, &UnpackBlocks<Format>};
 }
 
 template <class Format>
@@ -179,9 +194,7 @@ const PanelFormat& FormatOf(DType dtype) {
 
 }  // namespace
 
-bool HasPanels(DType dtype) {
-  return FormatOf(dtype).pack_rows != nullptr || FormatOf(dtype).pack != nullptr;
-}
+bool HasPanels(DType dtype) { return FormatOf(dtype).pack != nullptr; }
 
 int64_t PackedBytes(DType dtype, int64_t rows, int64_t cols) {
   return (rows + kPanelRows - 1) / kPanelRows * kPanelRows * BytesOf(dtype, cols);
@@ -189,15 +202,9 @@ int64_t PackedBytes(DType dtype, int64_t rows, int64_t cols) {
 
 void PackPanel(DType dtype, const uint8_t* rows, int num_rows, int64_t cols, uint8_t* panel) {
   TC_CHECK(HasPanels(dtype) && num_rows >= 1 && num_rows <= kPanelRows);
-  const PanelFormat& format = FormatOf(dtype);
-  const int64_t block_bytes = GetFormat(dtype).block_bytes, row_bytes = BytesOf(dtype, cols);
-  if (num_rows < kPanelRows) std::memset(panel, 0, static_cast<size_t>(kPanelRows * row_bytes));
-  if (format.pack_rows != nullptr) return format.pack_rows(rows, num_rows, cols, panel);
-  for (int64_t b = 0; b < row_bytes / block_bytes; ++b) {
-    for (int r = 0; r < num_rows; ++r) {
-      format.pack(rows + r * row_bytes + b * block_bytes, r, panel + b * kPanelRows * block_bytes);
-    }
-  }
+  const int64_t panel_bytes = PackedBytes(dtype, kPanelRows, cols);
+  if (num_rows < kPanelRows) std::memset(panel, 0, static_cast<size_t>(panel_bytes));
+  FormatOf(dtype).pack(rows, num_rows, cols, panel);
 }
 
 void PackRows(DType dtype, const uint8_t* rows, int64_t num_rows, int64_t cols, uint8_t* panels) {
@@ -211,12 +218,7 @@ void PackRows(DType dtype, const uint8_t* rows, int64_t num_rows, int64_t cols, 
 
 void UnpackRow(DType dtype, const uint8_t* panel, int row, int64_t cols, uint8_t* out) {
   TC_CHECK(HasPanels(dtype) && row >= 0 && row < kPanelRows);
-  const PanelFormat& format = FormatOf(dtype);
-  if (format.unpack_row != nullptr) return format.unpack_row(panel, row, cols, out);
-  const int64_t block_bytes = GetFormat(dtype).block_bytes;
-  for (int64_t b = 0; b < BytesOf(dtype, cols) / block_bytes; ++b) {
-    format.unpack(panel + b * kPanelRows * block_bytes, row, out + b * block_bytes);
-  }
+  FormatOf(dtype).unpack(panel, row, cols, out);
 }
 
 }  // namespace thermocline

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <random>
 
-#include "engine/formats/float_tensor.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/host_memory.h"
+#include "tests/support/packed_weight.h"
 
 namespace thermocline {
 namespace {
@@ -35,19 +35,6 @@ struct Matrix {
   }
 };
 
-// A weight of F32 or BF16 in panels.
-struct Weight {
-  std::vector<uint8_t> panels;
-  TensorView view;
-  Weight(int64_t rows, int64_t cols, std::mt19937* random, DType dtype = DType::kF32) {
-    const Matrix floats(rows, cols, random);
-    const std::vector<uint8_t> stored = FromFloats(dtype, floats.values);
-    panels.resize(static_cast<size_t>(PackedBytes(dtype, rows, cols)));
-    PackRows(dtype, stored.data(), rows, cols, panels.data());
-    view = MakeWeightView(panels.data(), dtype, rows, cols);
-  }
-};
-
 TEST(MakeBackend, NamesTheKnownOnes) {
   const auto backend = MakeBackend("gpu", {});
   ASSERT_FALSE(backend.ok());
@@ -63,7 +50,7 @@ TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
   std::mt19937 random(3);
   const auto reference = Make("reference"), cpu = Make("cpu");
   for (const auto& [out_rows, k] : {std::pair<int64_t, int64_t>{33, 40}, {600, 256}}) {
-    const Weight weight(out_rows, k, &random);
+    const PackedWeight weight(DType::kF32, out_rows, k, &random);
     const Matrix bias(1, out_rows, &random);
     for (int64_t n : {1, 2, 63, 64, 65, 130}) {
       const Matrix x(n, k, &random);
@@ -86,7 +73,7 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
   std::mt19937 random(4);
   const Matrix x(130, 256, &random);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const Weight weight(608, 256, &random, dtype);
+    const PackedWeight weight(dtype, 608, 256, &random);
     ASSERT_EQ(OneDnnMatMul::CanServe(weight.view),
               OneDnnMatMul::Available() && dtype == DType::kBF16);
     const auto make = [](int threads) {
@@ -122,8 +109,8 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
 TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   std::mt19937 random(5);
   constexpr int64_t kHidden = 64, kWidth = 96, kTokens = 9;
-  const Weight gate(kWidth, kHidden, &random), up(kWidth, kHidden, &random),
-      down(kHidden, kWidth, &random);
+  const PackedWeight gate(DType::kF32, kWidth, kHidden, &random),
+      up(DType::kF32, kWidth, kHidden, &random), down(DType::kF32, kHidden, kWidth, &random);
   const Matrix x(kTokens, kHidden, &random);
   std::vector<int32_t> rows, slots;
   for (int32_t n = 0; n < kTokens; ++n) {
@@ -161,7 +148,7 @@ TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
 TEST(CpuBackend, ProductsByHeadMatchTheReferenceAndTheirSingleRows) {
   std::mt19937 random(6);
   constexpr int64_t kHeads = 3, kIn = 40, kOut = 70, kTokens = 5, kStride = 48;
-  const Weight weight(kHeads * kOut, kIn, &random);
+  const PackedWeight weight(DType::kF32, kHeads * kOut, kIn, &random);
   const Matrix x(kTokens * kHeads, kStride, &random);
   TensorView strided = Reshape(x.view, {kTokens, kHeads, kStride});
   strided.shape[2] = kIn;  // the first columns of longer rows

@@ -17,6 +17,7 @@
 #include "kernels/quant/float_bits.h"
 #include "kernels/quant/panels.h"
 #include "kernels/quant/registry.h"
+#include "tests/support/packed_weight.h"
 
 namespace thermocline {
 namespace {
@@ -32,13 +33,6 @@ const CpuKernels& Kernels(const std::string& level) {
   const absl::StatusOr<const CpuKernels*> kernels = SelectKernels(level);
   EXPECT_TRUE(kernels.ok()) << kernels.status();
   return **kernels;
-}
-
-std::vector<float> RandomFloats(size_t n, std::mt19937* random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(n);
-  for (float& v : values) v = normal(*random);
-  return values;
 }
 
 // Rows of random bits with tame scales: every f16 field of a block is set to a moderate number.
@@ -106,7 +100,7 @@ void MakeTokens(const CpuKernels& kernels, bool small, int num_tokens, int64_t k
   tokens->activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8,
                             num_tokens, k);
   for (int t = 0; t < num_tokens; ++t) {
-    const std::vector<float> x = RandomFloats(static_cast<size_t>(k), random);
+    const std::vector<float> x = RandomFloats(k, random);
     tokens->activations.Fill(kernels, t, x.data());
     std::vector<float> rounded(static_cast<size_t>(k));
     for (int64_t g = 0; g < k; g += group) {
@@ -237,14 +231,13 @@ TEST_P(KernelTest, FloatPanelDotsAreRightAndTheSameAloneAndTogetherAndAtEveryLev
     const WeightFormat& format = GetFormat(dtype);
     for (int64_t k : {1, 2, 7, 31, 32, 33, 63, 64, 100, 576}) {
       constexpr int kRows = 37, kTokens = 26;
-      const std::vector<uint8_t> weights =
-          FromFloats(dtype, RandomFloats(static_cast<size_t>(kRows * k), &random_));
+      const std::vector<uint8_t> weights = FromFloats(dtype, RandomFloats(kRows * k, &random_));
       const std::vector<uint8_t> panels = Pack(dtype, weights, kRows, k);
       std::vector<float> decoded(static_cast<size_t>(kRows * k));
       format.decode(weights.data(), kRows * k, decoded.data());
       std::vector<std::vector<float>> x;
       for (int t = 0; t < kTokens; ++t) {
-        x.push_back(RandomFloats(static_cast<size_t>(k), &random_));
+        x.push_back(RandomFloats(k, &random_));
       }
       std::vector<const void*> rows;
       std::vector<std::vector<float>> alone;
@@ -332,8 +325,7 @@ TEST(OneDnnMatMulTest, ReadsBfloat16Panels) {
 
 TEST_P(KernelTest, SiluAndNormMatchTheFormula) {
   for (int64_t n : {1, 5, 16, 17, 48, 65}) {
-    const std::vector<float> gate = RandomFloats(static_cast<size_t>(n), &random_),
-                             up = RandomFloats(static_cast<size_t>(n), &random_);
+    const std::vector<float> gate = RandomFloats(n, &random_), up = RandomFloats(n, &random_);
     std::vector<float> out(static_cast<size_t>(n));
     kernels().silu_mul(gate.data(), up.data(), n, out.data());
     for (int64_t i = 0; i < n; ++i) {
@@ -387,7 +379,7 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
           v_cache(k_cache.size());
       for (std::vector<uint8_t>* cache : {&k_cache, &v_cache}) {
         const std::vector<float> values =
-            RandomFloats(static_cast<size_t>(num_blocks * kBlock * kHeads * kHeadDim), &random_);
+            RandomFloats(num_blocks * kBlock * kHeads * kHeadDim, &random_);
         for (size_t i = 0; i < values.size(); ++i) {
           const uint16_t bits =
               dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBfloat16(values[i]);
@@ -458,8 +450,7 @@ TEST_P(KernelTest, AttentionMatchesSoftmaxOverTheStoredRowsWhereverTheyLie) {
 // A paged cache of random rows with what it holds, as f32.
 struct RandomCache {
   RandomCache(DType type, int64_t dim, std::mt19937* random) : dtype(type), head_dim(dim) {
-    const std::vector<float> x =
-        RandomFloats(static_cast<size_t>(kBlocks * kBlockSize * kHeads * dim), random);
+    const std::vector<float> x = RandomFloats(kBlocks * kBlockSize * kHeads * dim, random);
     bytes.resize(static_cast<size_t>(BytesOf(type, static_cast<int64_t>(x.size()))));
     values.resize(x.size());
     if (type == DType::kQ8_0) {

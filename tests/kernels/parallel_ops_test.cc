@@ -7,8 +7,7 @@
 #include <random>
 
 #include "kernels/backend.h"
-#include "kernels/quant/panels.h"
-#include "kernels/quant/quantize.h"
+#include "tests/support/packed_weight.h"
 
 namespace thermocline {
 namespace {
@@ -18,31 +17,6 @@ std::unique_ptr<Backend> Make(const std::string& name, int threads, Activations 
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
 }
-
-std::vector<float> RandomFloats(int64_t n, std::mt19937* random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(n));
-  for (float& v : values) v = normal(*random);
-  return values;
-}
-
-// A matrix in the form in which weights are held.
-struct Weight {
-  Weight(DType dtype, int64_t rows, int64_t cols, std::mt19937* random) {
-    const std::vector<float> values = RandomFloats(rows * cols, random);
-    const int64_t row_bytes = BytesOf(dtype, cols);
-    std::vector<uint8_t> stored(static_cast<size_t>(rows * row_bytes));
-    for (int64_t r = 0; r < rows; ++r) {
-      QuantizeRow(dtype, &values[static_cast<size_t>(r * cols)], cols, nullptr,
-                  &stored[static_cast<size_t>(r * row_bytes)]);
-    }
-    bytes.resize(static_cast<size_t>(PackedBytes(dtype, rows, cols)));
-    PackRows(dtype, stored.data(), rows, cols, bytes.data());
-    view = MakeWeightView(bytes.data(), dtype, rows, cols);
-  }
-  std::vector<uint8_t> bytes;
-  TensorView view;
-};
 
 TensorView View(std::vector<float>* values, std::initializer_list<int64_t> shape) {
   return MakeView(values->data(), DType::kF32, shape);
@@ -64,7 +38,7 @@ TEST_P(ExpertFfnTest, IsRightAndTheSameWithAnyNumberOfThreads) {
   constexpr int64_t kHidden = 512, kWidth = 256, kTokens = 40, kTopK = 2;
   constexpr int kExperts = 5;
   std::mt19937 random(5);
-  std::vector<Weight> gates, ups, downs;
+  std::vector<PackedWeight> gates, ups, downs;
   for (int e = 0; e < kExperts; ++e) {
     gates.emplace_back(GetParam(), kWidth, kHidden, &random);
     ups.emplace_back(GetParam(), kWidth, kHidden, &random);

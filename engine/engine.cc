@@ -299,11 +299,13 @@ bool Engine::Step() {
   }
   std::vector<float> logits;
   clock_->Start();
-  const absl::Status ran = RunBatch(batch, &logits);
+  const absl::StatusOr<std::vector<absl::Status>> faults = RunBatch(batch, &logits);
   const double now = Now();
-  if (!ran.ok()) {
-    for (SequenceId id : batch.seq_ids) Finish(id, FinishReason::kError, ran);
-  } else {
+  for (size_t s = 0; s < batch.seq_ids.size(); ++s) {
+    const absl::Status& fault = faults.ok() ? (*faults)[s] : faults.status();
+    if (!fault.ok()) Finish(batch.seq_ids[s], FinishReason::kError, fault);
+  }
+  if (faults.ok()) {
     scheduler_->Commit(batch);
     prompt_tokens_ += std::count(batch.roles.begin(), batch.roles.end(), TokenRole::kPrompt);
     const size_t vocab = static_cast<size_t>(dims().vocab_size);
@@ -353,7 +355,8 @@ void Engine::ExpireDeadlines(double now) {
   }
 }
 
-absl::Status Engine::RunBatch(const Batch& batch, std::vector<float>* logits) {
+absl::StatusOr<std::vector<absl::Status>> Engine::RunBatch(const Batch& batch,
+                                                           std::vector<float>* logits) {
   scratch_->Release({});
   ForwardPass pass({.backend = dense_backend_,
                     .kv_cache = kv_cache_.get(),
@@ -366,7 +369,7 @@ absl::Status Engine::RunBatch(const Batch& batch, std::vector<float>* logits) {
   if (!result.ok()) return result.status();
   logits->resize(static_cast<size_t>(result->num_elems()));
   dense_backend_->CopyToHost(result->data, logits->data(), result->bytes());
-  return dense_backend_->Synchronize();
+  return pass.TakeFaults(*result);
 }
 
 void Engine::DeliverRow(const Batch& batch, size_t row, absl::Span<const float> logits,

@@ -144,7 +144,9 @@ class Engine {
   void DrainInbox();
   void Admit(Active active);
   void ExpireDeadlines(double now);
-  absl::Status RunBatch(const Batch& batch, std::vector<float>* logits);
+  // Logits of the wanted rows, and each sequence's faults (ForwardPass::TakeFaults).
+  absl::StatusOr<std::vector<absl::Status>> RunBatch(const Batch& batch,
+                                                     std::vector<float>* logits);
   void DeliverRow(const Batch& batch, size_t row, absl::Span<const float> logits, double now);
   void DeliverToken(Active* active, absl::Span<const float> logits, double now);
   void Finish(RequestId id, FinishReason reason, const absl::Status& status);

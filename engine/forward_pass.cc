@@ -1,6 +1,16 @@
 #include "engine/forward_pass.h"
 
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
 namespace thermocline {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+}  // namespace
 
 ForwardPass::ForwardPass(const Resources& resources, const Batch& batch)
     : resources_(resources), batch_(batch) {
@@ -14,6 +24,8 @@ ForwardPass::ForwardPass(const Resources& resources, const Batch& batch)
   logits_rows_ = Upload(batch.logits_rows, {num_logits()});
   state_slots_ = Upload(batch.state_slots, {batch.num_seqs()});
   cu_seqlens_ = Upload(batch.cu_seqlens, {batch.num_seqs() + 1});
+  faults_ = Zeros(num_tokens());
+  logits_faults_ = Zeros(num_logits());
 }
 
 StateArgs ForwardPass::State(int mixer, int64_t first, int64_t count) const {
@@ -37,7 +49,64 @@ TensorView ForwardPass::Upload(const std::vector<int32_t>& values,
   return view;
 }
 
+TensorView ForwardPass::Zeros(int64_t count) {
+  const TensorView view = NewTensor({count}, DType::kI32);
+  backend().Fill(MakeView(view.data, DType::kF32, {count}), 0.0f);  // the same bits
+  return view;
+}
+
+int32_t ForwardPass::Code(const Check& check) {
+  checks_.push_back(check);
+  return static_cast<int32_t>(checks_.size());
+}
+
+absl::Status ForwardPass::FaultOf(int32_t code, int32_t position) const {
+  const Check& check = checks_[static_cast<size_t>(code - 1)];
+  std::string message = absl::StrCat("the ", check.what);
+  if (check.layer >= 0) absl::StrAppend(&message, " of layer ", check.layer);
+  absl::StrAppend(&message, " at position ", position, " hold NaN or infinity");
+  if (check.limit < kInfinity) {
+    const TensorView& keys = kv_cache().keys(check.layer);
+    absl::StrAppend(&message, ", or numbers too large for a KV cache of ",
+                    GetFormat(keys.dtype).name, ", which holds magnitudes below ", check.limit,
+                    "; one of F32 or BF16 holds larger ones");
+  }
+  return absl::InternalError(message);
+}
+
+void ForwardPass::StoreKv(int mixer, const TensorView& k, const TensorView& v) {
+  const TensorView &keys = kv_cache().keys(mixer), &values = kv_cache().values(mixer);
+  const float limit = KvCache::Limit(keys.dtype);
+  backend().MarkFaults(k, limit, Code({"keys", mixer, limit}), faults_);
+  if (!v.empty()) backend().MarkFaults(v, limit, Code({"values", mixer, limit}), faults_);
+  backend().StoreKv(k, v, slot_mapping(), keys, values);
+}
+
+absl::StatusOr<std::vector<absl::Status>> ForwardPass::TakeFaults(const TensorView& logits) {
+  std::vector<int32_t> faults(static_cast<size_t>(num_tokens()));
+  std::vector<int32_t> logits_faults(static_cast<size_t>(num_logits()));
+  if (num_logits() > 0) {
+    backend().MarkFaults(logits, kInfinity, Code({"logits", -1, kInfinity}), logits_faults_);
+  }
+  backend().CopyToHost(faults_.data, faults.data(), faults_.bytes());
+  backend().CopyToHost(logits_faults_.data, logits_faults.data(), logits_faults_.bytes());
+  if (absl::Status s = backend().Synchronize(); !s.ok()) return s;
+  for (size_t i = 0; i < logits_faults.size(); ++i) {
+    int32_t& fault = faults[static_cast<size_t>(batch_.logits_rows[i])];
+    if (fault == 0) fault = logits_faults[i];
+  }
+  std::vector<absl::Status> statuses(static_cast<size_t>(batch_.num_seqs()));
+  for (size_t n = 0; n < faults.size(); ++n) {
+    absl::Status& status = statuses[static_cast<size_t>(batch_.seq_idx[n])];
+    if (faults[n] != 0 && status.ok()) status = FaultOf(faults[n], batch_.positions[n]);
+  }
+  return statuses;
+}
+
 absl::Status ForwardPass::Observe(int layer, const TensorView& hidden) {
+  const Check check =
+      layer == 0 ? Check{"embedding", -1, kInfinity} : Check{"hidden state", layer - 1, kInfinity};
+  backend().MarkFaults(hidden, kInfinity, Code(check), faults_);
   if (resources_.observer == nullptr || !*resources_.observer) return absl::OkStatus();
   std::vector<float> host(static_cast<size_t>(hidden.num_elems()));
   backend().CopyToHost(hidden.data, host.data(), hidden.bytes());

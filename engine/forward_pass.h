@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/expert_runner.h"
 #include "engine/kv_cache.h"
 #include "engine/scratch.h"
@@ -34,8 +35,7 @@ class ForwardPass {
     StageClock* clock = nullptr;               // null: nobody counts
   };
 
-  // Enqueues the copies of the batch's arrays. `batch` outlives the pass. RESOURCE_EXHAUSTED
-  // without scratch memory.
+  // Enqueues the copies of the batch's arrays. `batch` outlives the pass.
   ForwardPass(const Resources& resources, const Batch& batch);
 
   Backend& backend() const { return *resources_.backend; }
@@ -61,13 +61,31 @@ class ForwardPass {
   // Scratch in device memory, contents undefined, valid until the enclosing ScratchScope or the
   // step ends.
   TensorView NewTensor(std::initializer_list<int64_t> shape, DType dtype = DType::kF32);
+  // After the embedding (layer 0) and after every layer: looks for NaN and infinity, lets the
+  // observer see. hidden [N, hidden] f32.
   absl::Status Observe(int layer, const TensorView& hidden);
+  // Backend::StoreKv into the mixer's cache; what its type cannot hold is a fault.
+  void StoreKv(int mixer, const TensorView& k, const TensorView& v);
+  // Looks at the logits too, then waits for the pass. Per sequence: OK, or INTERNAL naming the
+  // first thing that was NaN, infinite or too large for the KV cache, with layer and position. The
+  // outer status is the device's. logits [num logits, vocab] f32.
+  absl::StatusOr<std::vector<absl::Status>> TakeFaults(const TensorView& logits);
   // What was enqueued since the last call was `stage`.
   void Done(Stage stage) {
     if (resources_.clock != nullptr) resources_.clock->Done(stage);
   }
 
  private:
+  struct Check {
+    const char* what;  // with the layer's number behind it, unless that is negative
+    int layer;
+    float limit;  // of magnitudes
+  };
+
+  // Notes the check and returns its code.
+  int32_t Code(const Check& check);
+  absl::Status FaultOf(int32_t code, int32_t position) const;
+  TensorView Zeros(int64_t count);
   TensorView Upload(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape);
 
   Resources resources_;
@@ -75,6 +93,9 @@ class ForwardPass {
   std::vector<TokenRole> logits_roles_;
   TensorView token_ids_, positions_, seq_idx_, slot_mapping_, block_tables_, logits_rows_;
   TensorView state_slots_, cu_seqlens_;
+  std::vector<Check> checks_;  // code i + 1 stands for checks_[i]
+  TensorView faults_;          // [N] i32: 0, or the code of the first check that failed
+  TensorView logits_faults_;   // [num logits] i32, likewise
 };
 
 // Gives back the scratch taken since its construction.

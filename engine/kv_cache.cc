@@ -1,5 +1,7 @@
 #include "engine/kv_cache.h"
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 
 namespace thermocline {
@@ -15,6 +17,21 @@ absl::Status KvCache::CheckType(const ModelDims& dims, DType dtype) {
     }
   }
   return absl::OkStatus();
+}
+
+float KvCache::Limit(DType dtype) {
+  constexpr float kHalf = 65520.0f;  // between the largest f16, 65504, and what would be next
+  constexpr float kBfloat16 = 0x1.FFp127f;  // likewise
+  switch (dtype) {
+    case DType::kF16:
+      return kHalf;
+    case DType::kBF16:
+      return kBfloat16;
+    case DType::kQ8_0:
+      return 127.0f * 65504.0f;  // of a block whose f16 scale is the largest
+    default:
+      return std::numeric_limits<float>::infinity();
+  }
 }
 
 int64_t KvCache::BytesPerToken(const ModelDims& dims, DType dtype) {

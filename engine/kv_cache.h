@@ -25,6 +25,8 @@ class KvCache {
                                                          const Options& options);
   // INVALID_ARGUMENT when the model's heads are no whole blocks of the type.
   static absl::Status CheckType(const ModelDims& dims, DType dtype);
+  // Magnitudes from here on become infinite in a cache of the type.
+  static float Limit(DType dtype);
   // Bytes that one token takes in all layers.
   static int64_t BytesPerToken(const ModelDims& dims, DType dtype);
   // Bytes that one sequence takes whatever its length.

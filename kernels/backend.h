@@ -6,6 +6,12 @@
 // is called by one thread, the engine's. Shapes are checked (a wrong one is our own bug); device
 // failures come out of Wait and Synchronize.
 //
+// NaN and infinity are kept: a row of a result that is computed from such a value, in its own
+// inputs, in the weights or in stored state, holds NaN or infinity too. What a function would map
+// to something finite (a sigmoid, a clamp, a softmax, the choice of experts) becomes NaN. So it is
+// enough to look, with MarkFaults, at what comes out of a layer. Nothing of it reaches another
+// sequence; in attention a value may reach earlier tokens of its own that are computed with it.
+//
 // Numeric contract: a row of a result depends on that row's inputs, the weights and its TokenRole,
 // never on the other rows of the call, on how rows were grouped into calls, or on the number of
 // threads.
@@ -188,7 +194,8 @@ class Backend {
   // place.
   virtual void Attention(const AttentionArgs& args) = 0;
   // ids [N, top_k] i32 by descending score (ties: lower id first), weights [N, top_k] f32, from
-  // logits [N, experts].
+  // logits [N, experts]. A logit or a biased score that is NaN or infinite makes the token's
+  // weights NaN.
   virtual void RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                          const TensorView& weights) = 0;
   // out[slot] = down * activation(gate * x[row], up * x[row]) for every (row, slot) of every
@@ -230,6 +237,11 @@ class Backend {
   virtual void Scale(const TensorView& x, float scale) = 0;
   // x = min(max(x, -limit), limit), in place.
   virtual void Clamp(const TensorView& x, float limit) = 0;
+  // faults[n] = code for every token n with an element that is NaN or not below `limit` in
+  // magnitude, unless it has a code already. x [N * k, cols] or [N, k, cols] f32, may be strided;
+  // faults [N] i32; code is not 0.
+  virtual void MarkFaults(const TensorView& x, float limit, int32_t code,
+                          const TensorView& faults) = 0;
   // out[i] = x[rows[i]].  x [N, cols] f32, rows [M] i32, out [M, cols] f32.
   virtual void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) = 0;
 };

@@ -142,8 +142,7 @@ TensorView GqaAttention::Forward(ForwardPass* pass, int mixer, const TensorView&
   backend.Rope(q_heads, pass->positions(), rope);
   backend.Rope(k_heads, pass->positions(), rope);
   if (norm_after) normalize();
-  backend.StoreKv(k_heads, v_heads, pass->slot_mapping(), pass->kv_cache().keys(mixer),
-                  pass->kv_cache().values(mixer));
+  pass->StoreKv(mixer, k_heads, v_heads);
   const TensorView context = pass->NewTensor({n, num_heads * head_dim});
   backend.Attention({.q = q_heads,
                      .roles = pass->roles(),

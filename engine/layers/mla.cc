@@ -198,8 +198,7 @@ TensorView MlaAttention::AbsorbedContext(ForwardPass* pass, int mixer, const Ten
                      Columns(absorbed, 0, lora));
   backend.CopyHeads(Columns(q, config_.nope_dim, config_.rope_dim),
                     Columns(absorbed, lora, config_.rope_dim));
-  backend.StoreKv(AsOneHead(latent), {}, pass->slot_mapping(), pass->kv_cache().keys(mixer),
-                  pass->kv_cache().values(mixer));
+  pass->StoreKv(mixer, AsOneHead(latent), {});
   const TensorView mixed = pass->NewTensor({n, heads, lora});
   Attend(pass, mixer, absorbed, mixed);
   const TensorView context = pass->NewTensor({n, heads, config_.value_dim});
@@ -219,8 +218,7 @@ TensorView MlaAttention::PlainContext(ForwardPass* pass, int mixer, const Tensor
   backend.CopyHeads(Reshape(k_nope, {n, heads, config_.nope_dim}), Columns(k, 0, config_.nope_dim));
   backend.CopyHeads(AsOneHead(Columns(latent, lora, config_.rope_dim)),
                     Columns(k, config_.nope_dim, config_.rope_dim));
-  backend.StoreKv(k, Reshape(v, {n, heads, config_.value_dim}), pass->slot_mapping(),
-                  pass->kv_cache().keys(mixer), pass->kv_cache().values(mixer));
+  pass->StoreKv(mixer, k, Reshape(v, {n, heads, config_.value_dim}));
   const TensorView context = pass->NewTensor({n, heads * config_.value_dim});
   Attend(pass, mixer, q, Reshape(context, {n, heads, config_.value_dim}));
   return context;

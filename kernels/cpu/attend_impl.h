@@ -122,17 +122,19 @@ inline void AddValuesAt(const AttendArgs& a, int64_t p, int64_t stride) {
 }
 
 // Scores to probabilities over positions, in place; the order of the sum depends on `n` only. A
-// sink takes its share of the sum.
+// sink takes its share of the sum. A score that is NaN or infinite makes all of them NaN.
 inline void Softmax(float* scores, int64_t n, const float* sink) {
   float max = sink != nullptr && *sink > scores[0] ? *sink : scores[0];
   for (int64_t i = 1; i < n; ++i) max = scores[i] > max ? scores[i] : max;
   const int64_t padded = (n + F32::kLanes - 1) / F32::kLanes * F32::kLanes;
   for (int64_t i = n; i < padded; ++i) scores[i] = -1e30f;  // weighs exp(-87), cleared below
+  F32 sum = F32::Zero();
   for (int64_t i = 0; i < padded; i += F32::kLanes) {
-    Exp(F32::Sub(F32::Load(scores + i), F32::Set(max))).Store(scores + i);
+    const F32 score = F32::Load(scores + i);
+    sum = F32::Fma(score, F32::Zero(), sum);  // NaN if a score is NaN or infinite, else nothing
+    Exp(F32::Sub(score, F32::Set(max))).Store(scores + i);
   }
   for (int64_t i = n; i < padded; ++i) scores[i] = 0.0f;
-  F32 sum = F32::Zero();
   for (int64_t i = 0; i < padded; i += F32::kLanes) sum = F32::Add(sum, F32::Load(scores + i));
   float total = sum.Sum();
   if (sink != nullptr) {

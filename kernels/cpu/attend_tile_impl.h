@@ -140,21 +140,27 @@ void AddValues(const float (*weights)[kBlock], const float* scale, int begin, in
 }
 
 // Turns scores of positions [begin, end) of the block into weights, the others into zero; updates
-// the query's maximum and sum and returns the factor of what it has summed so far.
+// the query's maximum and sum and returns the factor of what it has summed so far. A score that is
+// NaN or infinite makes the sum NaN.
 inline float SoftmaxBlock(float* scores, float scale, int begin, int end, float* max, float* sum) {
   float block_max = *max;
   for (int i = 0; i < kBlock; i += F32::kLanes) {
     F32::Mul(F32::Load(scores + i), F32::Set(scale)).Store(scores + i);
   }
   for (int i = begin; i < end; ++i) block_max = scores[i] > block_max ? scores[i] : block_max;
+  // What the query does not see, be it NaN, must not show.
+  for (int i = 0; i < begin; ++i) scores[i] = block_max;
+  for (int i = end; i < kBlock; ++i) scores[i] = block_max;
   float factor[F32::kLanes];
   Exp(F32::Set(*max - block_max)).Store(factor);
+  F32 total = F32::Zero();
   for (int i = 0; i < kBlock; i += F32::kLanes) {
-    Exp(F32::Sub(F32::Load(scores + i), F32::Set(block_max))).Store(scores + i);
+    const F32 score = F32::Load(scores + i);
+    total = F32::Fma(score, F32::Zero(), total);  // NaN or nothing
+    Exp(F32::Sub(score, F32::Set(block_max))).Store(scores + i);
   }
   for (int i = 0; i < begin; ++i) scores[i] = 0.0f;
   for (int i = end; i < kBlock; ++i) scores[i] = 0.0f;
-  F32 total = F32::Zero();
   for (int i = 0; i < kBlock; i += F32::kLanes) total = F32::Add(total, F32::Load(scores + i));
   *sum = *sum * factor[0] + total.Sum();
   *max = block_max;

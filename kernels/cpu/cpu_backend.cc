@@ -80,6 +80,21 @@ void CpuBackend::SiluMul(const TensorView& gate, const TensorView& up, const Ten
   });
 }
 
+void CpuBackend::MarkFaults(const TensorView& x, float limit, int32_t code,
+                            const TensorView& faults) {
+  const int64_t num_tokens = faults.num_elems();
+  TC_CHECK(num_tokens > 0 && x.rows() % num_tokens == 0 && code != 0);
+  const int64_t rows_per_token = x.rows() / num_tokens;
+  // A look at an element costs a fraction of what ForRows counts.
+  ForRows(num_tokens, std::max<int64_t>(1, rows_per_token * x.cols() / 8), [&](int64_t n) {
+    int32_t& fault = faults.Row<int32_t>(0)[n];
+    for (int64_t r = n * rows_per_token; r < (n + 1) * rows_per_token && fault == 0; ++r) {
+      // Written so that NaN is a fault.
+      if (!(kernels_.largest_magnitude(x.Row<float>(r), x.cols()) < limit)) fault = code;
+    }
+  });
+}
+
 void CpuBackend::CausalConv(const TensorView& x, const TensorView& weight, bool silu,
                             const StateArgs& state) {
   constexpr int64_t kChannelsPerTask = 256;

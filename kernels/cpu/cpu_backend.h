@@ -50,6 +50,8 @@ class CpuBackend : public ReferenceBackend {
   void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
                       const TensorView& acc) override;
   void SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+  void MarkFaults(const TensorView& x, float limit, int32_t code,
+                  const TensorView& faults) override;
   void CausalConv(const TensorView& x, const TensorView& weight, bool silu,
                   const StateArgs& state) override;
   void GatedDeltaRule(const DeltaRuleArgs& args) override;

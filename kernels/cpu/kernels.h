@@ -129,6 +129,8 @@ struct CpuKernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float* out);
   void (*axpy)(const float* x, float scale, int64_t n, float* acc);
+  // max |x|; NaN if one is NaN.
+  float (*largest_magnitude)(const float* x, int64_t n);
 
   // For measuring what the machine can do. The integer operations (a multiplication and an addition
   // count as two) of `rounds` rounds of independent byte products; their result goes to *sink.

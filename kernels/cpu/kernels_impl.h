@@ -41,7 +41,7 @@ void EncodeQ8(const float* x, int64_t n, void* out) { EncodeQ8_0(x, n, (uint8_t*
 
 inline F32 SiluOf(F32 x) {
   // -x is capped so that exp stays finite; beyond it silu is 0 to f32 precision anyway.
-  const F32 e = Exp(F32::Min(F32::Mul(x, F32::Set(-1.0f)), F32::Set(87.0f)));
+  const F32 e = Exp(F32::Min(F32::Set(87.0f), F32::Mul(x, F32::Set(-1.0f))));
   return F32::Div(x, F32::Add(F32::Set(1.0f), e));
 }
 
@@ -51,7 +51,9 @@ inline F32 SwigluOaiOf(F32 gate, F32 up) {
   const F32 g = F32::Min(gate, limit), u = F32::Max(F32::Min(up, limit), F32::Set(-7.0f));
   const F32 e = Exp(F32::Min(F32::Mul(F32::Mul(alpha, g), F32::Set(-1.0f)), F32::Set(87.0f)));
   const F32 one = F32::Set(1.0f);
-  return F32::Mul(F32::Div(g, F32::Add(one, e)), F32::Add(u, one));
+  // The limits hide infinity and NaN; times zero they are NaN, everything else is nothing.
+  const F32 lost = F32::Mul(F32::Add(gate, up), F32::Zero());
+  return F32::Add(F32::Mul(F32::Div(g, F32::Add(one, e)), F32::Add(u, one)), lost);
 }
 
 inline F32 SiluMulOf(F32 gate, F32 up) { return F32::Mul(SiluOf(gate), up); }
@@ -80,7 +82,8 @@ void RmsNormRow(const float* x, const float* weight, float eps, int64_t n, float
   }
   float sum = acc.Sum();
   for (; i < n; ++i) sum += x[i] * x[i];
-  const float scale = 1.0f / SquareRoot(sum / static_cast<float>(n) + eps);
+  // A sum that overflows would make zeros of finite elements; with sum * 0 it makes NaN.
+  const float scale = 1.0f / SquareRoot(sum / static_cast<float>(n) + eps) + sum * 0.0f;
   for (i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
 }
 
@@ -91,6 +94,17 @@ void Axpy(const float* x, float scale, int64_t n, float* acc) {
     F32::Fma(s, F32::Load(x + i), F32::Load(acc + i)).Store(acc + i);
   }
   for (; i < n; ++i) acc[i] = acc[i] + scale * x[i];
+}
+
+float LargestMagnitude(const float* x, int64_t n) {
+  constexpr int64_t kPiece = 1 << 20;
+  float max = 0.0f;
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const float piece = MaxAbs(x + i, (int)(n - i < kPiece ? n - i : kPiece));
+    if (!(piece <= max)) max = piece;
+    if (max != max) break;
+  }
+  return max;
 }
 
 // ---- probes ----
@@ -169,6 +183,7 @@ CpuKernels MakeKernels(const char* name) {
   table.silu_mul = &GatedRow<&SiluMulOf>;
   table.swiglu_oai = &GatedRow<&SwigluOaiOf>;
   table.axpy = &Axpy;
+  table.largest_magnitude = &LargestMagnitude;
   table.int8_probe = &Int8Probe;
   table.read_probe = &ReadProbe;
   return table;

@@ -30,11 +30,12 @@ struct F32 {
   static F32 Sub(F32 a, F32 b) { return {a.v - b.v}; }
   static F32 Mul(F32 a, F32 b) { return {a.v * b.v}; }
   static F32 Div(F32 a, F32 b) { return {a.v / b.v}; }
+  // Of both: b when either is NaN, as the instructions do.
   static F32 Max(F32 a, F32 b) { return {a.v > b.v ? a.v : b.v}; }
   static F32 Min(F32 a, F32 b) { return {a.v < b.v ? a.v : b.v}; }
   static F32 Fma(F32 a, F32 b, F32 c) { return {a.v * b.v + c.v}; }
   static F32 Round(F32 a) { return {nearbyintf(a.v)}; }
-  static F32 ScaleByPowerOf2(F32 a, F32 n) { return {ldexpf(a.v, (int)n.v)}; }
+  static F32 ScaleByPowerOf2(F32 a, F32 n) { return {a.v != a.v ? a.v : ldexpf(a.v, (int)n.v)}; }
   float Sum() const { return v; }
   static void Transpose(F32*) {}
 };

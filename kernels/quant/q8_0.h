@@ -36,7 +36,7 @@ static inline void EncodeQ8_0(const float* x, int64_t n, uint8_t* out) {
     float max = 0.0f;
     for (int i = 0; i < kSmallBlockElems; ++i) {
       const float magnitude = in[i] < 0.0f ? -in[i] : in[i];
-      max = magnitude > max ? magnitude : max;
+      max = magnitude > max || magnitude != magnitude ? magnitude : max;  // NaN stays
     }
     const uint16_t half = FloatToHalf(max / 127.0f);
     const float d = HalfToFloat(half), inverse = d > 0.0f ? 1.0f / d : 0.0f;

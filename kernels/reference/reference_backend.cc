@@ -15,7 +15,11 @@
 namespace thermocline {
 namespace {
 
-float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+// `result`, or NaN where `input` is NaN or infinite: for functions that map infinity to something
+// finite.
+float KeepNonFinite(float result, float input) { return result + input * 0.0f; }
+
+float Sigmoid(float x) { return KeepNonFinite(1.0f / (1.0f + std::exp(-x)), x); }
 
 float Silu(float x) { return x / (1.0f + std::exp(-x)); }
 
@@ -26,7 +30,7 @@ float Activate(Activation activation, float gate, float up) {
     case Activation::kSwigluOai: {
       const float g = std::min(gate, kSwigluOaiLimit);
       const float u = std::clamp(up, -kSwigluOaiLimit, kSwigluOaiLimit);
-      return g * Sigmoid(kSwigluOaiAlpha * g) * (u + 1.0f);
+      return KeepNonFinite(g * Sigmoid(kSwigluOaiAlpha * g) * (u + 1.0f), gate + up);
     }
   }
   TC_CHECK(false);
@@ -106,7 +110,7 @@ void ReferenceBackend::RmsNorm(const TensorView& x, const TensorView& weight, fl
   for (int64_t n = 0; n < x.rows(); ++n) {
     const float* in = x.Row<float>(n);
     const float mean_square = Dot(in, in, cols) / static_cast<float>(cols);
-    const float scale = 1.0f / std::sqrt(mean_square + eps);
+    const float scale = KeepNonFinite(1.0f / std::sqrt(mean_square + eps), mean_square);
     for (int64_t i = 0; i < cols; ++i) {
       out.Row<float>(n)[i] = in[i] * scale * weight.Row<float>(0)[i];
     }
@@ -124,7 +128,8 @@ void ReferenceBackend::LayerNorm(const TensorView& x, const TensorView& weight,
     for (int64_t i = 0; i < cols; ++i) mean += in[i];
     mean /= static_cast<float>(cols);
     for (int64_t i = 0; i < cols; ++i) variance += (in[i] - mean) * (in[i] - mean);
-    const float scale = 1.0f / std::sqrt(variance / static_cast<float>(cols) + eps);
+    const float scale =
+        KeepNonFinite(1.0f / std::sqrt(variance / static_cast<float>(cols) + eps), variance);
     for (int64_t i = 0; i < cols; ++i) {
       out.Row<float>(n)[i] =
           (in[i] - mean) * scale * weight.Row<float>(0)[i] + bias.Row<float>(0)[i];
@@ -235,7 +240,10 @@ void ReferenceBackend::Attention(const AttentionArgs& args) {
         max = std::max(max, sink);
         sum = std::exp(sink - max);
       }
-      for (float& score : scores) sum += (score = std::exp(score - max));
+      for (float& score : scores) {
+        sum = KeepNonFinite(sum, score);
+        sum += (score = std::exp(score - max));
+      }
       std::fill(out, out + value_dim, 0.0f);
       for (int64_t p = first; p <= last; ++p) {
         DecodeRow(args.v_cache, CacheRow(args.v_cache, table, p, h / group), &row);
@@ -403,12 +411,13 @@ void ReferenceBackend::DeltaRuleHead(const DeltaRuleArgs& args, int64_t seq, int
     const float* k = args.k.Row<float>(t * num_key_heads + key_head);
     const float* v = args.v.Row<float>(t * num_heads + head);
     float* out = args.out.Row<float>(t * num_heads + head);
+    const float qq = Dot(q, q, key_dim), kk = Dot(k, k, key_dim);
     const float q_scale =
-        1.0f / std::sqrt((Dot(q, q, key_dim) + kEps) * static_cast<float>(key_dim));
-    const float k_scale = 1.0f / std::sqrt(Dot(k, k, key_dim) + kEps);
+        KeepNonFinite(1.0f / std::sqrt((qq + kEps) * static_cast<float>(key_dim)), qq);
+    const float k_scale = KeepNonFinite(1.0f / std::sqrt(kk + kEps), kk);
     const float x = args.a.Row<float>(t)[head] + args.dt_bias.Row<float>(0)[head];
     const float softplus = x > 20.0f ? x : std::log1p(std::exp(x));
-    const float decay = std::exp(args.a_scale.Row<float>(0)[head] * softplus);
+    const float decay = KeepNonFinite(std::exp(args.a_scale.Row<float>(0)[head] * softplus), x);
     const float beta = Sigmoid(args.beta.Row<float>(t)[head]);
     std::fill(delta.begin(), delta.end(), 0.0f);
     for (int64_t i = 0; i < key_dim; ++i) {
@@ -447,7 +456,21 @@ void ReferenceBackend::Scale(const TensorView& x, float scale) {
 void ReferenceBackend::Clamp(const TensorView& x, float limit) {
   for (int64_t n = 0; n < x.rows(); ++n) {
     for (int64_t i = 0; i < x.cols(); ++i) {
-      x.Row<float>(n)[i] = std::clamp(x.Row<float>(n)[i], -limit, limit);
+      float& value = x.Row<float>(n)[i];
+      value = KeepNonFinite(std::clamp(value, -limit, limit), value);
+    }
+  }
+}
+
+void ReferenceBackend::MarkFaults(const TensorView& x, float limit, int32_t code,
+                                  const TensorView& faults) {
+  const int64_t num_tokens = faults.num_elems();
+  TC_CHECK(num_tokens > 0 && x.rows() % num_tokens == 0 && code != 0);
+  const int64_t rows_per_token = x.rows() / num_tokens;
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    int32_t& fault = faults.Row<int32_t>(0)[r / rows_per_token];
+    for (int64_t i = 0; i < x.cols() && fault == 0; ++i) {
+      if (!(std::fabs(x.Row<float>(r)[i]) < limit)) fault = code;  // written so that NaN is one
     }
   }
 }

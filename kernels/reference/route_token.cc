@@ -11,6 +11,13 @@ namespace {
 
 constexpr float kExcluded = -std::numeric_limits<float>::infinity();
 
+// NaN if one of the values is NaN or infinite, else 0.
+float LostIn(absl::Span<const float> values) {
+  float lost = 0.0f;
+  for (float value : values) lost += value * 0.0f;
+  return lost;
+}
+
 // Indices of the `count` largest values, ties by lower index first.
 std::vector<int32_t> LargestOf(const std::vector<float>& values, int count) {
   std::vector<int32_t> order(values.size());
@@ -73,7 +80,7 @@ void KeepBestGroups(const RouteArgs& args, std::vector<float>* choice) {
 // Each expert in turn is the best of those left; its weight is its share of a softmax over those
 // whose logit is within 2 * jitter of the best, relatively. Source: sparsemixer in
 // modeling_phimoe.py of transformers.
-void SparseMixer(absl::Span<const float> logits, const RouteArgs& args, int32_t* ids,
+void SparseMixer(absl::Span<const float> logits, const RouteArgs& args, float lost, int32_t* ids,
                  float* weights) {
   std::vector<float> left(logits.begin(), logits.end());
   for (int j = 0; j < args.top_k; ++j) {
@@ -86,7 +93,7 @@ void SparseMixer(absl::Span<const float> logits, const RouteArgs& args, int32_t*
       sum += std::exp(left[e] - max);
     }
     ids[j] = best;
-    weights[j] = args.scale / sum;
+    weights[j] = args.scale / sum + lost;
     left[static_cast<size_t>(best)] = kExcluded;
   }
 }
@@ -95,11 +102,15 @@ void SparseMixer(absl::Span<const float> logits, const RouteArgs& args, int32_t*
 
 void RouteToken(absl::Span<const float> logits, const RouteArgs& args, int32_t* ids,
                 float* weights) {
-  if (args.score == RouteArgs::Score::kSparseMixer) return SparseMixer(logits, args, ids, weights);
+  float lost = LostIn(logits);
+  if (args.score == RouteArgs::Score::kSparseMixer) {
+    return SparseMixer(logits, args, lost, ids, weights);
+  }
   const std::vector<float> scores = Scores(logits, args.score);
   std::vector<float> choice = scores;
   if (!args.bias.empty()) {
     for (size_t e = 0; e < choice.size(); ++e) choice[e] += args.bias.Row<float>(0)[e];
+    lost += LostIn(choice);
   }
   if (args.num_groups > 1) KeepBestGroups(args, &choice);
   const std::vector<int32_t> chosen = LargestOf(choice, args.top_k);
@@ -117,7 +128,7 @@ void RouteToken(absl::Span<const float> logits, const RouteArgs& args, int32_t* 
   } else if (args.normalize) {
     factor /= std::max(sum, args.normalize_min) + args.normalize_eps;
   }
-  for (int j = 0; j < args.top_k; ++j) weights[j] *= factor;
+  for (int j = 0; j < args.top_k; ++j) weights[j] = weights[j] * factor + lost;
 }
 
 }  // namespace thermocline

@@ -9,7 +9,8 @@
 
 namespace thermocline {
 
-// Writes ids [top_k] and weights [top_k] by RouteArgs (Backend::RouteTopK). A NaN ranks last.
+// Writes ids [top_k] and weights [top_k] by RouteArgs (Backend::RouteTopK). NaN ranks last;
+// where a logit or a biased score is NaN or infinite the weights are NaN.
 void RouteToken(absl::Span<const float> logits, const RouteArgs& args, int32_t* ids,
                 float* weights);
 

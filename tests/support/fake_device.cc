@@ -208,6 +208,11 @@ void FakeDevice::Clamp(const TensorView& x, float limit) {
   Enqueue([=, this] { reference_.Clamp(Real(x), limit); });
 }
 
+void FakeDevice::MarkFaults(const TensorView& x, float limit, int32_t code,
+                            const TensorView& faults) {
+  Enqueue([=, this] { reference_.MarkFaults(Real(x), limit, code, Real(faults)); });
+}
+
 void FakeDevice::GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
   Enqueue([=, this] { reference_.GatherRows(Real(x), Real(rows), Real(out)); });
 }

@@ -60,6 +60,8 @@ class FakeDevice : public Backend {
   void Fill(const TensorView& x, float value) override;
   void Scale(const TensorView& x, float scale) override;
   void Clamp(const TensorView& x, float limit) override;
+  void MarkFaults(const TensorView& x, float limit, int32_t code,
+                  const TensorView& faults) override;
   void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
 
   int64_t num_expert_calls() const { return num_expert_calls_; }

@@ -21,6 +21,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -257,10 +258,11 @@ struct BackendOptions {
   int num_threads = 0;      // 0: one per core this process may use (kernels/cpu/topology.h)
   bool pin_threads = true;  // to cores of their own, if they have all of the machine's
   Activations activations = Activations::kInt8;
-  std::string
-      isa;  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
+  // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
+  std::string isa = {};
   KernelTable kernel_table = {};
-  bool force_onednn = false;  // for tests: oneDNN also where our kernels are faster
+  // oneDNN for the matrices and prompt tokens that it can serve. Unset: where it is faster.
+  std::optional<bool> onednn = {};
 };
 
 // Makes a backend by name: "reference" or "cpu". INVALID_ARGUMENT lists the names.

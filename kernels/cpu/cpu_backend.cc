@@ -35,7 +35,7 @@ CpuBackend::CpuBackend(const CpuKernels& kernels, int num_threads, const Backend
     : kernels_(kernels),
       activations_(options.activations),
       use_onednn_(OneDnnMatMul::Available() && activations_ == Activations::kInt8 &&
-                  (OneDnnMatMul::IsFaster() || options.force_onednn)),
+                  options.onednn.value_or(OneDnnMatMul::IsFaster())),
       dot_(kernels, options.activations, options.kernel_table),
       pool_(num_threads, options.pin_threads && MayPin(num_threads)),
       expert_ffn_(kernels, dot_, &pool_),
@@ -346,7 +346,20 @@ void CpuBackend::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt
                     x.Row<float>(prompt_rows[begin + i]),
                     static_cast<size_t>(x.cols()) * sizeof(float));
       }
-      worker.onednn.Run(p.weight, first, num_rows, worker.panel.data(), worker.result.data());
+      const absl::Status ran =
+          worker.onednn.Run(p.weight, first, num_rows, worker.panel.data(), worker.result.data());
+      if (!ran.ok()) {  // ours rounds otherwise, but it is right
+        TokenRows tokens;
+        worker.out.clear();
+        for (int32_t n :
+             prompt_rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(count))) {
+          tokens.f32.push_back(x.Row<float>(n));
+          worker.out.push_back(p.out.Row<float>(n) + first);
+        }
+        dot_.Run(p.weight, p.bias, first, first + num_rows, tokens, nullptr, worker.out.data(),
+                 &worker.scratch);
+        return;
+      }
       for (int64_t i = 0; i < count; ++i) {
         float* out = p.out.Row<float>(prompt_rows[begin + i]) + first;
         std::memcpy(out, &worker.result[static_cast<size_t>(i * num_rows)],

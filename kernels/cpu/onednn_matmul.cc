@@ -10,12 +10,19 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/quant/float_bits.h"
 #endif
 
 namespace thermocline {
 
 #ifdef THERMOCLINE_WITH_ONEDNN
+
+namespace {
+
+constexpr int64_t kBlockCols = 32;  // of oneDNN's blocked format
+
+}  // namespace
 
 struct OneDnnMatMul::Impl {
   using Key = std::pair<int64_t, int64_t>;  // in, out
@@ -24,16 +31,17 @@ struct OneDnnMatMul::Impl {
     dnnl::memory src, weights, dst;
   };
 
+  // Throws dnnl::error.
   Prepared& Get(int64_t in, int64_t out) {
-    auto [it, inserted] = prepared.try_emplace(Key{in, out});
-    if (!inserted) return it->second;
+    const auto it = prepared.find(Key{in, out});
+    if (it != prepared.end()) return it->second;
     using Desc = dnnl::memory::desc;
     using Tag = dnnl::memory::format_tag;
     constexpr auto kType = dnnl::memory::data_type::bf16;
     const Desc src({kTokensPerCall, in}, kType, Tag::ab);
     const Desc weights({in, out}, kType, Tag::BA16a16b2a);  // panels
     const Desc dst({kTokensPerCall, out}, dnnl::memory::data_type::f32, Tag::ab);
-    Prepared& p = it->second;
+    Prepared p;
 #if DNNL_VERSION_MAJOR >= 3
     p.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(engine, src, weights, dst));
 #else
@@ -43,7 +51,7 @@ struct OneDnnMatMul::Impl {
     p.src = dnnl::memory(src, engine, DNNL_MEMORY_NONE);
     p.weights = dnnl::memory(weights, engine, DNNL_MEMORY_NONE);
     p.dst = dnnl::memory(dst, engine, DNNL_MEMORY_NONE);
-    return p;
+    return prepared.emplace(Key{in, out}, std::move(p)).first->second;
   }
 
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
@@ -55,7 +63,17 @@ struct OneDnnMatMul::Impl {
 OneDnnMatMul::OneDnnMatMul() = default;
 OneDnnMatMul::~OneDnnMatMul() = default;
 
-bool OneDnnMatMul::Available() { return true; }
+bool OneDnnMatMul::Available() {
+  static const bool available = [] {
+    try {
+      Impl().Get(kBlockCols, kPanelRows);
+    } catch (const dnnl::error&) {
+      return false;
+    }
+    return true;
+  }();
+  return available;
+}
 
 bool OneDnnMatMul::IsFaster() {
   constexpr unsigned kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
@@ -64,26 +82,31 @@ bool OneDnnMatMul::IsFaster() {
 
 bool OneDnnMatMul::CanServe(const TensorView& weight) {
   constexpr int64_t kMinWeightElems = 1 << 16;  // below, a call's fixed cost exceeds the gain
-  constexpr int64_t kBlockCols = 32;            // of its blocked format
-  return weight.dtype == DType::kBF16 && weight.num_elems() >= kMinWeightElems &&
+  return Available() && weight.dtype == DType::kBF16 && weight.num_elems() >= kMinWeightElems &&
          weight.cols() % kBlockCols == 0 && weight.first_row % kPanelRows == 0 &&
          weight.rows() % kPanelRows == 0;
 }
 
-void OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_rows,
-                       const float* x, float* out) {
+absl::Status OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_rows,
+                               const float* x, float* out) {
   TC_CHECK(num_rows <= kMaxWeightRows);
   omp_set_num_threads(1);  // of this thread only
   if (impl_ == nullptr) impl_ = std::make_unique<Impl>();
-  Impl::Prepared& p = impl_->Get(weight.cols(), num_rows);
-  impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
-  for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
-  p.src.set_data_handle(impl_->rounded.data());
-  p.weights.set_data_handle(const_cast<uint8_t*>(PanelOf(weight, first_row)));
-  p.dst.set_data_handle(out);
-  p.primitive.execute(
-      impl_->stream, {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});
-  impl_->stream.wait();
+  try {
+    Impl::Prepared& p = impl_->Get(weight.cols(), num_rows);
+    impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
+    for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
+    p.src.set_data_handle(impl_->rounded.data());
+    p.weights.set_data_handle(const_cast<uint8_t*>(PanelOf(weight, first_row)));
+    p.dst.set_data_handle(out);
+    p.primitive.execute(
+        impl_->stream,
+        {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});
+    impl_->stream.wait();
+    return absl::OkStatus();
+  } catch (const dnnl::error& error) {
+    return absl::InternalError(absl::StrCat("oneDNN: ", error.what()));
+  }
 }
 
 #else
@@ -94,8 +117,8 @@ OneDnnMatMul::~OneDnnMatMul() = default;
 bool OneDnnMatMul::Available() { return false; }
 bool OneDnnMatMul::IsFaster() { return false; }
 bool OneDnnMatMul::CanServe(const TensorView&) { return false; }
-void OneDnnMatMul::Run(const TensorView&, int64_t, int64_t, const float*, float*) {
-  TC_CHECK(false) << "built without oneDNN";
+absl::Status OneDnnMatMul::Run(const TensorView&, int64_t, int64_t, const float*, float*) {
+  return absl::InternalError("built without oneDNN");
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "kernels/backend.h"
 
 namespace thermocline {
@@ -20,7 +21,8 @@ class OneDnnMatMul {
   OneDnnMatMul();
   ~OneDnnMatMul();
 
-  // False when built without oneDNN.
+  // False when built without oneDNN, or when the library has no product of our panels on this
+  // processor (2.6 has none below AVX-512).
   static bool Available();
   // Whether this machine has the AMX tiles for which it is there; without them our f32 products of
   // the same weights are faster.
@@ -29,9 +31,10 @@ class OneDnnMatMul {
   static bool CanServe(const TensorView& weight);
 
   // out[t][r] = x[t] . weight[first_row + r], x [kTokensPerCall, in] f32, out [kTokensPerCall,
-  // num_rows] f32, both dense; num_rows <= kMaxWeightRows.
-  void Run(const TensorView& weight, int64_t first_row, int64_t num_rows, const float* x,
-           float* out);
+  // num_rows] f32, both dense; num_rows <= kMaxWeightRows. INTERNAL when the library refuses: then
+  // nobody has computed anything.
+  absl::Status Run(const TensorView& weight, int64_t first_row, int64_t num_rows, const float* x,
+                   float* out);
 
  private:
   struct Impl;

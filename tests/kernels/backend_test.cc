@@ -17,7 +17,7 @@ namespace {
 std::unique_ptr<Backend> Make(const std::string& name, int threads = 2,
                               Activations activations = Activations::kF32) {
   absl::StatusOr<std::unique_ptr<Backend>> backend =
-      MakeBackend(name, {.num_threads = threads, .activations = activations, .isa = ""});
+      MakeBackend(name, {.num_threads = threads, .activations = activations});
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
 }
@@ -42,8 +42,8 @@ TEST(MakeBackend, NamesTheKnownOnes) {
 }
 
 TEST(MakeBackend, RefusesImpossibleThreadCounts) {
-  EXPECT_FALSE(MakeBackend("cpu", {.num_threads = -1, .isa = ""}).ok());
-  EXPECT_FALSE(MakeBackend("cpu", {.num_threads = 100000, .isa = ""}).ok());
+  EXPECT_FALSE(MakeBackend("cpu", {.num_threads = -1}).ok());
+  EXPECT_FALSE(MakeBackend("cpu", {.num_threads = 100000}).ok());
 }
 
 TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
@@ -68,8 +68,10 @@ TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
   }
 }
 
-// Also with oneDNN, which serves the prompt tokens of one of the weights, whatever the machine.
-TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
+// With oneDNN, which serves the prompt tokens of one of the weights wherever it can, and without.
+class OneDnnOnAndOff : public testing::TestWithParam<bool> {};
+
+TEST_P(OneDnnOnAndOff, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
   std::mt19937 random(4);
   const Matrix x(130, 256, &random);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -77,8 +79,10 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
     ASSERT_EQ(OneDnnMatMul::CanServe(weight.view),
               OneDnnMatMul::Available() && dtype == DType::kBF16);
     const auto make = [](int threads) {
-      return *MakeBackend(
-          "cpu", {.num_threads = threads, .isa = "", .kernel_table = {}, .force_onednn = true});
+      BackendOptions options;
+      options.num_threads = threads;
+      options.onednn = GetParam();
+      return *MakeBackend("cpu", options);
     };
     for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
       Matrix together(130, 608, nullptr), expected(130, 608, nullptr);
@@ -105,6 +109,9 @@ TEST(CpuBackend, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(All, OneDnnOnAndOff, testing::Bool(),
+                         [](const auto& info) { return info.param ? "on" : "off"; });
 
 TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   std::mt19937 random(5);

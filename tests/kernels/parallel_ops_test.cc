@@ -13,7 +13,7 @@ namespace thermocline {
 namespace {
 
 std::unique_ptr<Backend> Make(const std::string& name, int threads, Activations activations) {
-  auto backend = MakeBackend(name, {.num_threads = threads, .activations = activations, .isa = ""});
+  auto backend = MakeBackend(name, {.num_threads = threads, .activations = activations});
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
 }

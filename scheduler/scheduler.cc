@@ -36,8 +36,6 @@ Batch Scheduler::Schedule() {
       if (MakeRoom(sequence, std::min(sequence->num_pending(), budget))) choose(sequence);
     }
   }
-  // A generating sequence chosen above may since have given way to an older prompt.
-  std::erase_if(chosen, [](const auto& entry) { return entry.first->block_table.empty(); });
   while (!waiting_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
     Sequence* next = waiting_.front().get();
     // Admitted only when all its tokens and one more fit, so that it is not preempted at once.
@@ -49,13 +47,15 @@ Batch Scheduler::Schedule() {
     waiting_.pop_front();
     next->state_slot = free_state_slots_.back();
     free_state_slots_.pop_back();
-    if (!MakeRoom(next, std::min(next->num_pending(), budget))) break;
+    TC_CHECK(pool_->Grow(std::min(next->num_pending(), budget), &next->block_table));
     choose(next);
   }
 
   Batch batch;
   batch.cu_seqlens.push_back(0);
   for (const auto& [sequence, count] : chosen) {
+    // Room is made at the expense of the last arrival, and whoever is chosen came before it.
+    TC_CHECK(!sequence->block_table.empty()) << "sequence " << sequence->id << " has given way";
     batch.max_blocks =
         std::max(batch.max_blocks, static_cast<int32_t>(sequence->block_table.size()));
   }

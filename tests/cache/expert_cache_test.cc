@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <set>
 
 #include "kernels/reference/reference_backend.h"
 
@@ -74,6 +75,107 @@ TEST_F(ExpertCacheTest, EvictsLeastRecentlyUsedUnpinned) {
   EXPECT_EQ(cache->stats(0).evictions, 1);
 }
 
+TEST_F(ExpertCacheTest, ReadingAnExpertInIsAUse) {
+  const auto cache = Make(2);
+  (void)cache->Insert({0, 3});
+  (void)cache->Insert({0, 1});
+  (void)cache->Insert({0, 2});  // nobody was looked up: 3 has been there longest
+  EXPECT_FALSE(cache->IsResident({0, 3}));
+  EXPECT_TRUE(cache->IsResident({0, 1}));
+}
+
+TEST_F(ExpertCacheTest, ALayersUsesAreItsOwn) {
+  const auto cache = Make(2);
+  (void)cache->Insert({0, 0});
+  (void)cache->Insert({0, 1});
+  (void)cache->Insert({2, 0});
+  (void)cache->Lookup({2, 0});  // not expert 0 of layer 0, which stays the oldest there
+  (void)cache->Insert({0, 2});
+  EXPECT_FALSE(cache->IsResident({0, 0}));
+  EXPECT_TRUE(cache->IsResident({0, 1}));
+  EXPECT_TRUE(cache->IsResident({2, 0}));
+  EXPECT_EQ(cache->stats(0).evictions, 1);
+  EXPECT_EQ(cache->stats(2).evictions, 0);
+}
+
+TEST_F(ExpertCacheTest, AFreeSlotIsTakenBeforeAnythingIsEvicted) {
+  const auto cache = Make(3);
+  for (int e : {0, 1, 2}) (void)cache->Insert({0, e});
+  EXPECT_EQ(cache->stats(0).evictions, 0);
+  EXPECT_EQ(cache->resident_bytes(), 3 * 64);
+  (void)cache->Insert({0, 3});
+  EXPECT_EQ(cache->stats(0).evictions, 1);
+  EXPECT_EQ(cache->resident_bytes(), 3 * 64);
+  EXPECT_EQ(cache->stats(0).bytes_read, 4 * 64);
+  EXPECT_EQ(cache->stats(1).bytes_read, 0);
+}
+
+TEST_F(ExpertCacheTest, APinEndsWithItsLastHandle) {
+  const auto cache = Make(1);
+  auto first = cache->Insert({0, 0});
+  PinnedExpert second = cache->Lookup({0, 0});
+  PinnedExpert moved = *std::move(first);
+  second = PinnedExpert();
+  EXPECT_FALSE(cache->Insert({0, 1}).ok());
+  moved = PinnedExpert();
+  EXPECT_TRUE(cache->Insert({0, 1}).ok());
+}
+
+TEST_F(ExpertCacheTest, NothingIsPoisonedUnlessAsked) {
+  const auto cache = Make(1, "lru", /*poison=*/false);
+  const void* slot = cache->Insert({0, 2})->data();
+  source_.fail = true;
+  (void)cache->Insert({0, 1});
+  EXPECT_EQ(*static_cast<const unsigned char*>(slot), 2);
+  EXPECT_FALSE(cache->IsResident({0, 2}));
+  EXPECT_FALSE(cache->IsResident({0, 1}));
+}
+
+TEST_F(ExpertCacheTest, RandomEvictionReachesEveryExpertAndRepeatsWithItsSeed) {
+  const auto trace = [this](uint64_t seed) {
+    ExpertCache::Options options;
+    options.backend = &backend_;
+    options.source = &source_;
+    options.num_experts = 4;
+    options.expert_bytes = {64};
+    options.capacity = 3;
+    options.policy = "random";
+    options.seed = seed;
+    const auto cache = *ExpertCache::Create(options);
+    std::vector<int> victims;
+    for (int e : {0, 1, 2}) (void)cache->Insert({0, e});
+    int missing = 3;
+    for (int i = 0; i < 40; ++i) {
+      (void)cache->Insert({0, missing});
+      for (int e = 0; e < 4; ++e) {
+        if (!cache->IsResident({0, e})) missing = e;
+      }
+      victims.push_back(missing);
+    }
+    return victims;
+  };
+  const std::vector<int> victims = trace(1);
+  EXPECT_EQ(std::set<int>(victims.begin(), victims.end()).size(), 4u);
+  EXPECT_EQ(trace(1), victims);
+  EXPECT_NE(trace(2), victims);
+}
+
+TEST_F(ExpertCacheTest, APreloadThatFailsSaysSo) {
+  const auto cache = Make(2);
+  source_.fail = true;
+  int64_t bytes = 0;
+  EXPECT_EQ(cache->Preload({{0, 0}, {0, 1}}, 2, [&](int64_t b) { bytes += b; }).code(),
+            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(bytes, 0);
+}
+
+TEST_F(ExpertCacheTest, AnEmptyTierHoldsNothing) {
+  const auto cache = Make(0);
+  EXPECT_EQ(cache->capacity(), 0);
+  EXPECT_EQ(cache->resident_bytes(), 0);
+  EXPECT_EQ(cache->Insert({0, 0}).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
 TEST_F(ExpertCacheTest, EntriesArePinned) {
   for (const char* policy : {"lru", "random"}) {
     const auto cache = Make(2, policy);
@@ -131,8 +233,10 @@ TEST_F(ExpertCacheTest, CreateNamesBadOptions) {
   ExpertCache::Options options;
   options.backend = &backend_;
   options.num_experts = 4;
-  options.capacity = 5;
-  EXPECT_EQ(ExpertCache::Create(options).status().code(), absl::StatusCode::kInvalidArgument);
+  for (int capacity : {5, -1}) {
+    options.capacity = capacity;
+    EXPECT_EQ(ExpertCache::Create(options).status().code(), absl::StatusCode::kInvalidArgument);
+  }
   options.capacity = 4;
   options.policy = "belady";
   EXPECT_NE(ExpertCache::Create(options).status().message().find("lru, random"), std::string::npos);

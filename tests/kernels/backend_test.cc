@@ -152,6 +152,71 @@ TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   }
 }
 
+// Weights of small and of super blocks want the tokens rounded in two ways.
+TEST(CpuBackend, WeightsOfBothKindsMeetInOneProduct) {
+  std::mt19937 random(10);
+  constexpr int64_t kIn = 512, kOut = 32, kTokens = 3;
+  const Matrix x(kTokens, kIn, &random);
+  const PackedWeight small(DType::kQ4_0, kOut, kIn, &random),
+      super(DType::kQ4_K, kOut, kIn, &random);
+  const auto cpu = Make("cpu", 2, Activations::kInt8);
+  const std::vector<TokenRole> roles(kTokens, TokenRole::kPrompt);
+  for (const bool small_first : {true, false}) {
+    Matrix together[2] = {Matrix(kTokens, kOut, nullptr), Matrix(kTokens, kOut, nullptr)};
+    const Projection both[2] = {{(small_first ? small : super).view, {}, together[0].view},
+                                {(small_first ? super : small).view, {}, together[1].view}};
+    cpu->MatMul(x.view, roles, both);
+    for (int i = 0; i < 2; ++i) {
+      Matrix alone(kTokens, kOut, nullptr);
+      const Projection one = {both[i].weight, {}, alone.view};
+      // A backend of its own: nothing is left of another call.
+      Make("cpu", 2, Activations::kInt8)->MatMul(x.view, roles, {&one, 1});
+      EXPECT_EQ(together[i].values, alone.values) << small_first << i;
+    }
+  }
+}
+
+// The table of sines and cosines is kept from call to call, as long as everything in it is the
+// same.
+TEST(CpuBackend, RotationsFollowPositionsFrequenciesAndScale) {
+  std::mt19937 random(11);
+  constexpr int64_t kTokens = 3, kHeads = 2, kDim = 12;
+  const auto cpu = Make("cpu"), reference = Make("reference");
+  const Matrix x(kTokens * kHeads, kDim, &random);
+  struct Call {
+    std::vector<int32_t> positions;
+    std::vector<float> inv_freq;
+    float scale;
+    bool interleaved;
+  };
+  const Call base = {{0, 5, 900}, {1.0f, 0.3f, 0.01f}, 1.0f, false};
+  Call other_positions = base, other_frequencies = base, other_scale = base, pairs = base,
+       fewer = base;
+  other_positions.positions[2] = 901;
+  other_frequencies.inv_freq[2] = 0.02f;
+  other_scale.scale = 1.2f;
+  pairs.interleaved = true;
+  fewer.inv_freq.pop_back();
+  for (Call call : {base, other_frequencies, base, other_positions, base, other_scale, base, pairs,
+                    fewer, base}) {
+    Matrix actual = x, expected = x;
+    for (Matrix* m : {&actual, &expected}) {
+      m->view.data = m->values.data();
+      RopeArgs args;
+      args.inv_freq =
+          MakeView(call.inv_freq.data(), DType::kF32, {static_cast<int64_t>(call.inv_freq.size())});
+      args.scale = call.scale;
+      args.interleaved = call.interleaved;
+      (m == &actual ? cpu : reference)
+          ->Rope(Reshape(m->view, {kTokens, kHeads, kDim}),
+                 MakeView(call.positions.data(), DType::kI32, {kTokens}), args);
+    }
+    for (size_t i = 0; i < x.values.size(); ++i) {
+      ASSERT_NEAR(actual.values[i], expected.values[i], 1e-5);
+    }
+  }
+}
+
 TEST(CpuBackend, ProductsByHeadMatchTheReferenceAndTheirSingleRows) {
   std::mt19937 random(6);
   constexpr int64_t kHeads = 3, kIn = 40, kOut = 70, kTokens = 5, kStride = 48;

@@ -53,6 +53,60 @@ TEST(RouteToken, TheBiasChoosesButDoesNotWeigh) {
   EXPECT_FLOAT_EQ(routed.weights[0], 2.0f * 0.5f);
 }
 
+// What is excluded ranks below everything, negative choices too.
+TEST(RouteToken, ExcludedGroupsLoseAgainstNegativeChoices) {
+  std::vector<float> bias(4, -3.0f);
+  RouteArgs args = Args(2, Score::kSigmoid);
+  args.bias = MakeView(bias.data(), DType::kF32, {4});
+  args.num_groups = 2;
+  EXPECT_EQ(Route({0.0f, 0.0f, 1.0f, 2.0f}, args).ids, (std::vector<int32_t>{3, 2}));
+  EXPECT_EQ(Route({2.0f, 1.0f, 0.0f, 0.0f}, args).ids, (std::vector<int32_t>{0, 1}));
+  // Of equal groups the lower one.
+  EXPECT_EQ(Route({1.0f, 0.0f, 0.0f, 1.0f}, args).ids, (std::vector<int32_t>{0, 1}));
+}
+
+TEST(RouteToken, AllExpertsMayBeChosen) {
+  for (const Score score : {Score::kSoftmax, Score::kSoftmaxOfChosen, Score::kSigmoid}) {
+    RouteArgs args = Args(3, score);
+    args.normalize = true;
+    const Routed routed = Route({1.0f, 3.0f, 2.0f}, args);
+    EXPECT_EQ(routed.ids, (std::vector<int32_t>{1, 2, 0}));
+    EXPECT_NEAR(routed.weights[0] + routed.weights[1] + routed.weights[2], 1.0f, 1e-6f);
+  }
+}
+
+TEST(RouteToken, NormalisesByTheSumItsLeastAndItsEpsilon) {
+  RouteArgs args = Args(2, Score::kSigmoid);
+  args.normalize = true;
+  args.normalize_eps = 0.5f;
+  args.scale = 3.0f;
+  // sigmoid(0) is 1/2: 3 * 0.5 / (1 + 0.5).
+  EXPECT_FLOAT_EQ(Route({0.0f, 0.0f, -9.0f}, args).weights[0], 1.0f);
+  args.normalize_min = 2.5f;  // larger than the sum: 3 * 0.5 / (2.5 + 0.5)
+  EXPECT_FLOAT_EQ(Route({0.0f, 0.0f, -9.0f}, args).weights[1], 0.5f);
+  args.normalize = false;
+  EXPECT_FLOAT_EQ(Route({0.0f, 0.0f, -9.0f}, args).weights[0], 1.5f);
+}
+
+TEST(RouteToken, WhatIsNotFiniteMakesTheWeightsNanAndTheIdsStayExperts) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  std::vector<float> bias = {0.0f, nan, 0.0f, 0.0f};
+  for (const Score score :
+       {Score::kSoftmax, Score::kSoftmaxOfChosen, Score::kSigmoid, Score::kSparseMixer}) {
+    for (const float value : {nan, inf, -inf}) {
+      const Routed routed = Route({0.0f, 1.0f, 2.0f, value}, Args(2, score));
+      EXPECT_TRUE(std::isnan(routed.weights[0]) && std::isnan(routed.weights[1]));
+      EXPECT_NE(routed.ids[0], routed.ids[1]);
+      for (int32_t id : routed.ids) EXPECT_TRUE(id >= 0 && id < 4) << id;
+    }
+    if (score == Score::kSparseMixer) continue;  // has no bias
+    RouteArgs args = Args(2, score);
+    args.bias = MakeView(bias.data(), DType::kF32, {4});
+    EXPECT_TRUE(std::isnan(Route({0.0f, 1.0f, 2.0f, 3.0f}, args).weights[0]));
+  }
+}
+
 TEST(RouteToken, GroupsCountByTheirBestOrTheirBestTwo) {
   // groups:                            {0, 1, 2}           {3, 4, 5}
   const std::vector<float> logits = {3.0f, -9.0f, -9.0f, 2.0f, 2.0f, -9.0f};

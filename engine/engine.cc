@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/host_memory_info.h"
 #include "engine/sampler.h"
 
@@ -37,6 +38,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options) {
 
 Engine::Engine(EngineOptions options) : options_(std::move(options)) {
   if (!options_.now) options_.now = &SteadySeconds;
+  if (!options_.available_memory) {
+    options_.available_memory = [] { return AvailableMemoryBytes(); };
+  }
   clock_ = std::make_unique<StageClock>(options_.now);
 }
 
@@ -108,6 +112,7 @@ absl::Status Engine::LoadWeights() {
                                                    " per layer, but 1 to ", weights_->num_experts(),
                                                    " are allowed"));
   }
+  if (absl::Status s = CheckWeightMemory(cache); !s.ok()) return s;
   if (absl::Status s = CheckActivationMemory(); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<ExpertCache>> host = ExpertCache::Create(cache);
   if (!host.ok()) return host.status();
@@ -151,6 +156,20 @@ absl::Status Engine::LoadWeights() {
   return absl::OkStatus();
 }
 
+absl::Status Engine::CheckWeightMemory(const ExpertCache::Options& host) const {
+  const int64_t dense = weights_->dense_bytes(), available = options_.available_memory();
+  int64_t slot = 0;  // one expert in every layer
+  for (int64_t bytes : host.expert_bytes) slot += bytes;
+  if (dense + slot * host.capacity <= available) return absl::OkStatus();
+  std::string message = absl::StrCat("the weights need ", dense + slot * host.capacity,
+                                     " bytes of memory, but ", available, " are available");
+  if (slot > 0 && dense + slot <= available) {
+    absl::StrAppend(&message, "; ", (available - dense) / slot, " of ", host.num_experts,
+                    " experts a layer would fit: --host-experts ", (available - dense) / slot);
+  }
+  return absl::ResourceExhaustedError(message);
+}
+
 absl::Status Engine::CheckActivationMemory() const {
   // A generous bound: eight arrays as wide as the widest matrix and the experts' outputs, for every
   // token of a step.
@@ -163,10 +182,12 @@ absl::Status Engine::CheckActivationMemory() const {
   }
   const double bytes =
       8.0 * sizeof(float) * static_cast<double>(widest) * options_.scheduler.max_batch_tokens;
-  if (bytes > static_cast<double>(AvailableMemoryBytes())) {
+  const int64_t available = options_.available_memory();
+  if (bytes > static_cast<double>(available)) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("a step of ", options_.scheduler.max_batch_tokens, " tokens may need ", bytes,
-                     " bytes for activations, more than is free"));
+        absl::StrFormat("a step of %d tokens may need %.0f bytes for activations, but %d are "
+                        "available; allow fewer tokens a step",
+                        options_.scheduler.max_batch_tokens, bytes, available));
   }
   return absl::OkStatus();
 }
@@ -182,24 +203,31 @@ absl::Status Engine::CreateCaches() {
   // A model without paged memory (none so far) would take nothing per token.
   const int64_t token_bytes =
       std::max<int64_t>(1, KvCache::BytesPerToken(model_->dims(), kv_dtype_));
+  const int64_t free = options_.available_memory();
+  const int64_t states =
+      options_.scheduler.max_num_seqs * KvCache::BytesPerSequence(model_->dims());
+  if (states > free) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the fixed-size state of ", options_.scheduler.max_num_seqs, " sequences needs ", states,
+        " bytes, but ", free, " are free; allow fewer sequences"));
+  }
   int64_t kv_tokens = options_.kv_tokens;
   if (kv_tokens <= 0) {
     const int64_t wanted = std::max<int64_t>(
         options_.block_size,
         std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));
-    const int64_t free = AvailableMemoryBytes(), states = options_.scheduler.max_num_seqs *
-                                                          KvCache::BytesPerSequence(model_->dims());
-    if (states > free) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "the fixed-size state of ", options_.scheduler.max_num_seqs, " sequences needs ", states,
-          " bytes, but ", free, " are free; allow fewer sequences"));
-    }
     kv_tokens = std::clamp<int64_t>((free - states) / 4 / token_bytes, options_.block_size, wanted);
   }
   const int64_t num_blocks = (kv_tokens + options_.block_size - 1) / options_.block_size;
   if (num_blocks * options_.block_size > INT32_MAX) {
     return absl::InvalidArgumentError(
         absl::StrCat("KV cache of ", kv_tokens, " tokens is too large"));
+  }
+  const int64_t kv_bytes = num_blocks * options_.block_size * token_bytes;
+  if (states + kv_bytes > free) {
+    return absl::ResourceExhaustedError(absl::StrCat("a KV cache of ", kv_tokens, " tokens needs ",
+                                                     states + kv_bytes, " bytes, but ", free,
+                                                     " are free"));
   }
   kv_pool_ = std::make_unique<KvBlockPool>(static_cast<int>(num_blocks), options_.block_size,
                                            options_.shuffle_kv_seed);

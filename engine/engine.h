@@ -43,6 +43,8 @@ struct EngineOptions {
   std::string expert_policy = "lru";
   LoadProgress progress;
   std::function<double()> now;  // seconds, monotonic; unset: steady_clock
+  // Bytes that may still be taken; unset: AvailableMemoryBytes.
+  std::function<int64_t()> available_memory;
 
   // For tests: a second device that holds the first `device_experts` experts of every layer,
   // another dense backend, and harsher memory.
@@ -136,6 +138,9 @@ class Engine {
   absl::Status Initialize();
   absl::Status CreateBackends();
   absl::Status CreateCaches();
+  // RESOURCE_EXHAUSTED when the dense weights and the host's expert slots cannot fit: better than
+  // being killed while they are read.
+  absl::Status CheckWeightMemory(const ExpertCache::Options& host) const;
   // RESOURCE_EXHAUSTED when a full step's activations cannot fit: found at load, not at the first
   // large request.
   absl::Status CheckActivationMemory() const;

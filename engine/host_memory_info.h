@@ -1,13 +1,18 @@
-// How much memory the machine has to give.
+// How much memory this process may still take.
 #ifndef THERMOCLINE_ENGINE_HOST_MEMORY_INFO_H_
 #define THERMOCLINE_ENGINE_HOST_MEMORY_INFO_H_
 
 #include <cstdint>
+#include <string>
 
 namespace thermocline {
 
-// MemAvailable of /proc/meminfo in bytes, or 4 GiB when it cannot be read.
-int64_t AvailableMemoryBytes();
+// Bytes that can be taken without swapping or being killed: the least of MemAvailable of
+// /proc/meminfo (4 GiB when it cannot be read) and of what each control group of this process has
+// left: v2 memory.max and memory.high, v1 memory.limit_in_bytes, up to the root, with the page
+// cache and slabs that the kernel gives back counted as free. Never negative. `root` precedes /proc
+// and /sys (tests).
+int64_t AvailableMemoryBytes(const std::string& root = "");
 
 }  // namespace thermocline
 

@@ -3,13 +3,12 @@
 #include <hwloc.h>
 
 #include <algorithm>
-#include <fstream>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "kernels/cgroup.h"
 
 namespace thermocline {
 namespace {
@@ -51,13 +50,6 @@ const Machine& ThisMachine() {
   return *machine;
 }
 
-std::string FirstLine(const std::string& path) {
-  std::string line;
-  std::ifstream file(path);
-  std::getline(file, line);
-  return line;
-}
-
 // The quota that one control group sets itself; 0: none.
 double QuotaOf(const std::string& folder) {
   const std::vector<std::string> v2 =
@@ -76,25 +68,9 @@ double QuotaOf(const std::string& folder) {
 
 double CpuQuota(const std::string& root) {
   double smallest = 0.0;
-  std::ifstream file(absl::StrCat(root, "/proc/self/cgroup"));
-  // Lines are ID:CONTROLLERS:PATH; version 2 has no controllers.
-  for (std::string line; std::getline(file, line);) {
-    const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
-    if (parts.size() != 3) continue;
-    std::string mount = absl::StrCat(root, "/sys/fs/cgroup");
-    if (!parts[1].empty()) {
-      const std::vector<std::string> controllers = absl::StrSplit(parts[1], ',');
-      if (std::find(controllers.begin(), controllers.end(), "cpu") == controllers.end()) continue;
-      absl::StrAppend(&mount, "/cpu");
-    }
-    // The group and those above it; inside a container only the mount itself may be there.
-    std::string path = parts[2];
-    while (true) {
-      const double quota = QuotaOf(mount + path);
-      if (quota > 0.0 && (smallest == 0.0 || quota < smallest)) smallest = quota;
-      if (path.empty()) break;
-      path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
-    }
+  for (const std::string& folder : ControlGroups(root, "cpu")) {
+    const double quota = QuotaOf(folder);
+    if (quota > 0.0 && (smallest == 0.0 || quota < smallest)) smallest = quota;
   }
   return smallest;
 }

@@ -110,9 +110,11 @@ void PrintText(const ordered_json& d) {
     if (fits["all_weights"].get<bool>()) {
       std::printf("all weights fit, with KV cache for %lld tokens\n",
                   static_cast<long long>(fits["kv_tokens_f16"].get<int64_t>()));
-    } else {
+    } else if (const int64_t experts = fits.value("host_experts", int64_t{0}); experts > 0) {
       std::printf("the weights do not fit; try --host-experts %lld\n",
-                  static_cast<long long>(fits.value("host_experts", int64_t{0})));
+                  static_cast<long long>(experts));
+    } else {
+      std::puts("the weights do not fit, not even with one expert a layer");
     }
   } else {
     std::printf("not supported: %s\n", d["reason"].get<std::string>().c_str());

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "kernels/reference/reference_backend.h"
@@ -82,6 +84,9 @@ TEST_F(ExpertCacheTest, ReadingAnExpertInIsAUse) {
   (void)cache->Insert({0, 2});  // nobody was looked up: 3 has been there longest
   EXPECT_FALSE(cache->IsResident({0, 3}));
   EXPECT_TRUE(cache->IsResident({0, 1}));
+  (void)cache->Insert({0, 0});  // now 1
+  EXPECT_FALSE(cache->IsResident({0, 1}));
+  EXPECT_TRUE(cache->IsResident({0, 2}));
 }
 
 TEST_F(ExpertCacheTest, ALayersUsesAreItsOwn) {
@@ -96,6 +101,37 @@ TEST_F(ExpertCacheTest, ALayersUsesAreItsOwn) {
   EXPECT_TRUE(cache->IsResident({2, 0}));
   EXPECT_EQ(cache->stats(0).evictions, 1);
   EXPECT_EQ(cache->stats(2).evictions, 0);
+}
+
+// Random uses of two layers against lists of what each has used, the latest last.
+TEST_F(ExpertCacheTest, RandomTrafficEvictsTheOldestOfItsLayer) {
+  const auto cache = Make(3);
+  std::map<int, std::vector<int>> used;
+  uint32_t random = 1;
+  const auto next = [&] { return random = random * 1664525u + 1013904223u, random >> 8; };
+  int64_t evictions = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const int layer = next() % 2 == 0 ? 0 : 2, expert = static_cast<int>(next() % 4);
+    std::vector<int>& list = used[layer];
+    const auto found = std::find(list.begin(), list.end(), expert);
+    ASSERT_EQ(static_cast<bool>(cache->Lookup({layer, expert})), found != list.end());
+    if (found != list.end()) {
+      list.erase(found);
+    } else {
+      ASSERT_TRUE(cache->Insert({layer, expert}).ok());
+      if (list.size() == 3) {
+        list.erase(list.begin());
+        ++evictions;
+      }
+    }
+    list.push_back(expert);
+    for (int e = 0; e < 4; ++e) {
+      ASSERT_EQ(cache->IsResident({layer, e}),
+                std::find(list.begin(), list.end(), e) != list.end());
+    }
+    ASSERT_EQ(ByteOf(cache->Lookup({layer, expert})), 16 * layer + expert);
+  }
+  EXPECT_EQ(cache->stats(0).evictions + cache->stats(2).evictions, evictions);
 }
 
 TEST_F(ExpertCacheTest, AFreeSlotIsTakenBeforeAnythingIsEvicted) {

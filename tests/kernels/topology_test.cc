@@ -3,55 +3,43 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 
-#include <filesystem>
-#include <fstream>
 #include <thread>
+
+#include "tests/support/fake_root.h"
 
 namespace thermocline {
 namespace {
 
-class CpuQuotaTest : public testing::Test {
- protected:
-  CpuQuotaTest()
-      : root_(testing::TempDir() + "/quota_" +
-              testing::UnitTest::GetInstance()->current_test_info()->name()) {
-    std::filesystem::remove_all(root_);
-  }
-  void Write(const std::string& path, const std::string& text) {
-    const std::filesystem::path file = root_ + path;
-    std::filesystem::create_directories(file.parent_path());
-    std::ofstream(file) << text;
-  }
-  std::string root_;
-};
-
-TEST_F(CpuQuotaTest, IsNoneWithoutAGroupOrALimit) {
-  EXPECT_EQ(CpuQuota(root_), 0.0);
-  Write("/proc/self/cgroup", "0::/a\n");
-  EXPECT_EQ(CpuQuota(root_), 0.0);
-  Write("/sys/fs/cgroup/a/cpu.max", "max 100000\n");
-  EXPECT_EQ(CpuQuota(root_), 0.0);
+TEST(CpuQuota, IsNoneWithoutAGroupOrALimit) {
+  const FakeRoot root;
+  EXPECT_EQ(CpuQuota(root.path()), 0.0);
+  root.Write("/proc/self/cgroup", "0::/a\n");
+  EXPECT_EQ(CpuQuota(root.path()), 0.0);
+  root.Write("/sys/fs/cgroup/a/cpu.max", "max 100000\n");
+  EXPECT_EQ(CpuQuota(root.path()), 0.0);
 }
 
-TEST_F(CpuQuotaTest, IsTheSmallestUpToTheRoot) {
-  Write("/proc/self/cgroup", "0::/a/b/c\n");
-  Write("/sys/fs/cgroup/a/b/c/cpu.max", "max 100000\n");
-  Write("/sys/fs/cgroup/a/b/cpu.max", "250000 100000\n");
-  Write("/sys/fs/cgroup/a/cpu.max", "400000 100000\n");
-  EXPECT_DOUBLE_EQ(CpuQuota(root_), 2.5);
+TEST(CpuQuota, IsTheSmallestUpToTheRoot) {
+  const FakeRoot root;
+  root.Write("/proc/self/cgroup", "0::/a/b/c\n");
+  root.Write("/sys/fs/cgroup/a/b/c/cpu.max", "max 100000\n");
+  root.Write("/sys/fs/cgroup/a/b/cpu.max", "250000 100000\n");
+  root.Write("/sys/fs/cgroup/a/cpu.max", "400000 100000\n");
+  EXPECT_DOUBLE_EQ(CpuQuota(root.path()), 2.5);
   // In a container the path may be one of the host.
-  Write("/proc/self/cgroup", "0::/docker/0123\n");
-  Write("/sys/fs/cgroup/cpu.max", "150000 100000\n");
-  EXPECT_DOUBLE_EQ(CpuQuota(root_), 1.5);
+  root.Write("/proc/self/cgroup", "0::/docker/0123\n");
+  root.Write("/sys/fs/cgroup/cpu.max", "150000 100000\n");
+  EXPECT_DOUBLE_EQ(CpuQuota(root.path()), 1.5);
 }
 
-TEST_F(CpuQuotaTest, ReadsVersionOne) {
-  Write("/proc/self/cgroup", "3:cpuset:/x\n4:cpu,cpuacct:/x\n");
-  Write("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "-1\n");
-  Write("/sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000\n");
-  EXPECT_EQ(CpuQuota(root_), 0.0);
-  Write("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "300000\n");
-  EXPECT_DOUBLE_EQ(CpuQuota(root_), 3.0);
+TEST(CpuQuota, ReadsVersionOne) {
+  const FakeRoot root;
+  root.Write("/proc/self/cgroup", "3:cpuset:/x\n4:cpu,cpuacct:/x\n");
+  root.Write("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "-1\n");
+  root.Write("/sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(CpuQuota(root.path()), 0.0);
+  root.Write("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "300000\n");
+  EXPECT_DOUBLE_EQ(CpuQuota(root.path()), 3.0);
 }
 
 TEST(Topology, CountsCoresAndPinsToThem) {

@@ -1,0 +1,112 @@
+// What the control groups of both versions leave, from files as the kernel writes them.
+#include "engine/host_memory_info.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/fake_root.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+
+class AvailableMemory : public testing::Test {
+ protected:
+  AvailableMemory() {
+    root_.Write("/proc/meminfo",
+                "MemTotal:  16777216 kB\nMemFree:  1024 kB\n"
+                "MemAvailable:    8388608 kB\nBuffers:  7 kB\n");  // 8 GiB
+  }
+  int64_t Bytes() const { return AvailableMemoryBytes(root_.path()); }
+  // A group of version 2.
+  void WriteGroup(const std::string& folder, const std::string& max, int64_t current,
+                  const std::string& stat = "") {
+    root_.Write("/sys/fs/cgroup" + folder + "/memory.max", max + "\n");
+    root_.Write("/sys/fs/cgroup" + folder + "/memory.current", std::to_string(current) + "\n");
+    root_.Write("/sys/fs/cgroup" + folder + "/memory.stat", stat);
+  }
+  FakeRoot root_;
+};
+
+TEST_F(AvailableMemory, IsTheMachinesWithoutAGroupOrALimit) {
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+  root_.Write("/proc/self/cgroup", "0::/a\n");
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+  WriteGroup("/a", "max", 3 * kGiB);
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+}
+
+TEST_F(AvailableMemory, IsFourGibibytesWhenNothingCanBeRead) {
+  EXPECT_EQ(AvailableMemoryBytes("/nowhere"), 4 * kGiB);
+}
+
+TEST_F(AvailableMemory, IsWhatTheGroupLeaves) {
+  root_.Write("/proc/self/cgroup", "0::/a\n");
+  WriteGroup("/a", std::to_string(5 * kGiB), 2 * kGiB);
+  EXPECT_EQ(Bytes(), 3 * kGiB);
+  WriteGroup("/a", std::to_string(50 * kGiB), 2 * kGiB);  // more than the machine has
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+  WriteGroup("/a", std::to_string(kGiB), 2 * kGiB);  // lowered below what is used
+  EXPECT_EQ(Bytes(), 0);
+}
+
+TEST_F(AvailableMemory, PageCacheThatCanBeGivenBackIsFree) {
+  root_.Write("/proc/self/cgroup", "0::/a\n");
+  WriteGroup("/a", std::to_string(5 * kGiB), 4 * kGiB,
+             "anon 1073741824\nfile 3221225472\ninactive_anon 99\nactive_file 1000\n"
+             "inactive_file 2000\nslab_reclaimable 300\nslab_unreclaimable 77\nshmem 55\n");
+  EXPECT_EQ(Bytes(), kGiB + 3300);
+}
+
+TEST_F(AvailableMemory, IsTheLeastUpToTheRoot) {
+  root_.Write("/proc/self/cgroup", "0::/pod/box\n");
+  WriteGroup("/pod/box", "max", kGiB);
+  WriteGroup("/pod", std::to_string(6 * kGiB), 4 * kGiB);
+  EXPECT_EQ(Bytes(), 2 * kGiB);
+  WriteGroup("/pod/box", std::to_string(2 * kGiB), kGiB);
+  EXPECT_EQ(Bytes(), kGiB);
+  // In a container the path is one of the host and the limit lies at the mount itself.
+  root_.Write("/proc/self/cgroup", "0::/docker/0123\n");
+  WriteGroup("", std::to_string(7 * kGiB), 2 * kGiB);
+  EXPECT_EQ(Bytes(), 5 * kGiB);
+  root_.Write("/proc/self/cgroup", "0::/\n");
+  EXPECT_EQ(Bytes(), 5 * kGiB);
+}
+
+TEST_F(AvailableMemory, HeedsTheLimitBeyondWhichAGroupStandsStill) {
+  root_.Write("/proc/self/cgroup", "0::/a\n");
+  WriteGroup("/a", "max", 2 * kGiB);
+  root_.Write("/sys/fs/cgroup/a/memory.high", std::to_string(4 * kGiB) + "\n");
+  EXPECT_EQ(Bytes(), 2 * kGiB);
+  WriteGroup("/a", std::to_string(3 * kGiB), 2 * kGiB);
+  EXPECT_EQ(Bytes(), kGiB);
+}
+
+TEST_F(AvailableMemory, ReadsVersionOne) {
+  root_.Write("/proc/self/cgroup", "9:name=systemd:/\n4:cpu,memory:/x\n1:cpu:/y\n0::/\n");
+  const std::string folder = "/sys/fs/cgroup/memory/x";
+  root_.Write(folder + "/memory.limit_in_bytes", "9223372036854771712\n");  // none
+  root_.Write(folder + "/memory.usage_in_bytes", std::to_string(3 * kGiB));
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+  root_.Write(folder + "/memory.limit_in_bytes", std::to_string(4 * kGiB));
+  root_.Write(folder + "/memory.stat",
+              "active_file 1\ninactive_file 2\ntotal_active_file 500\ntotal_inactive_file 70\n");
+  EXPECT_EQ(Bytes(), kGiB + 570);
+  // A group above it.
+  root_.Write("/sys/fs/cgroup/memory/memory.limit_in_bytes", std::to_string(4 * kGiB));
+  root_.Write("/sys/fs/cgroup/memory/memory.usage_in_bytes", std::to_string(4 * kGiB - 10));
+  EXPECT_EQ(Bytes(), 10);
+}
+
+TEST_F(AvailableMemory, LinesThatMeanNothingSayNothing) {
+  root_.Write("/proc/self/cgroup", "nonsense\n0::/a\n");
+  WriteGroup("/a", "many", kGiB);
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+  root_.Write("/sys/fs/cgroup/a/memory.max", std::to_string(2 * kGiB));
+  EXPECT_EQ(Bytes(), kGiB);
+  root_.Write("/sys/fs/cgroup/a/memory.current", "");
+  EXPECT_EQ(Bytes(), 8 * kGiB);
+}
+
+}  // namespace
+}  // namespace thermocline

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <mutex>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/mutex.h"
 
 namespace thermocline {
 
@@ -156,14 +156,16 @@ absl::Status ExpertCache::Preload(const std::vector<ExpertId>& ids, int num_thre
   // A device's queue belongs to the engine thread, so only host slots are filled in parallel.
   if (options_.backend->memory_kind() != MemoryKind::kHost) num_threads = 1;
   std::atomic<size_t> next{0};
-  std::mutex mutex;  // guards error and progress
-  absl::Status error;
+  struct {
+    Mutex mutex;  // progress is called with it
+    absl::Status error ABSL_GUARDED_BY(mutex);
+  } shared;
   const auto work = [&] {
     for (size_t i = next.fetch_add(1); i < ids.size(); i = next.fetch_add(1)) {
       const absl::Status status = ReadInto(ids[i], slots[i]);
-      std::lock_guard<std::mutex> lock(mutex);
-      if (error.ok()) error = status;
-      if (!error.ok()) return;
+      const MutexLock lock(&shared.mutex);
+      if (shared.error.ok()) shared.error = status;
+      if (!shared.error.ok()) return;
       if (progress) progress(options_.expert_bytes[static_cast<size_t>(ids[i].layer)]);
     }
   };
@@ -171,7 +173,8 @@ absl::Status ExpertCache::Preload(const std::vector<ExpertId>& ids, int num_thre
   for (int t = 1; t < num_threads; ++t) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
-  return error;
+  const MutexLock lock(&shared.mutex);
+  return shared.error;
 }
 
 void ExpertCache::Poison(int32_t layer, int32_t slot) {

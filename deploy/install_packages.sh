@@ -9,7 +9,7 @@ PACKAGES="
   nlohmann-json3-dev libdnnl-dev libhwloc-dev libpcre2-dev libicu-dev
   libspdlog-dev libcli11-dev libyaml-cpp-dev prometheus-cpp-dev zlib1g-dev
 "
-[ "${1:-}" != test ] || PACKAGES="$PACKAGES libgtest-dev clang-format"
+[ "${1:-}" != test ] || PACKAGES="$PACKAGES libgtest-dev clang-format clang-tidy"
 
 missing=""
 for package in $PACKAGES; do

@@ -262,7 +262,7 @@ absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,
   active.sink = std::move(sink);
   const int64_t room = max_context_ - static_cast<int64_t>(active.request.prompt.size());
   active.max_output = std::min(active.request.max_tokens.value_or(room), room);
-  std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(&mutex_);
   if (draining_) return absl::UnavailableError("the server is draining and takes no new requests");
   const int waiting = load_.num_waiting + static_cast<int>(inbox_.size());
   if (waiting >= options_.max_waiting) {
@@ -271,30 +271,30 @@ absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,
   }
   active.id = next_id_++;
   inbox_.push_back(std::move(active));
-  wake_.notify_one();
+  wake_.NotifyOne();
   return next_id_ - 1;
 }
 
 void Engine::Cancel(RequestId id) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(&mutex_);
   cancels_.push_back(id);
-  wake_.notify_one();
+  wake_.NotifyOne();
 }
 
 void Engine::Drain() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(&mutex_);
   draining_ = true;
   load_.draining = true;
 }
 
 void Engine::Stop() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(&mutex_);
   stop_ = true;
-  wake_.notify_one();
+  wake_.NotifyOne();
 }
 
 EngineLoad Engine::Load() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(&mutex_);
   EngineLoad load = load_;
   load.num_waiting += static_cast<int>(inbox_.size());
   return load;
@@ -303,9 +303,10 @@ EngineLoad Engine::Load() const {
 void Engine::Run() {
   while (true) {
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      if (active_.empty())
-        wake_.wait(lock, [this] { return stop_ || !inbox_.empty() || !cancels_.empty(); });
+      const MutexLock lock(&mutex_);
+      if (active_.empty()) {
+        while (!stop_ && inbox_.empty() && cancels_.empty()) wake_.Wait(&mutex_);
+      }
       if (stop_) return;
     }
     Step();
@@ -352,7 +353,7 @@ void Engine::DrainInbox() {
   std::vector<Active> arrived;
   std::vector<RequestId> cancels;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    const MutexLock lock(&mutex_);
     arrived.swap(inbox_);
     cancels.swap(cancels_);
     load_.num_waiting += static_cast<int>(arrived.size());
@@ -485,7 +486,7 @@ void Engine::AbortAll(const absl::Status& status) {
 }
 
 void Engine::PublishLoad() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(&mutex_);
   load_.num_running = scheduler_->num_running();
   load_.num_waiting = scheduler_->num_waiting();
   load_.kv_blocks_used = kv_pool_->num_used();

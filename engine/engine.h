@@ -2,12 +2,9 @@
 #ifndef THERMOCLINE_ENGINE_ENGINE_H_
 #define THERMOCLINE_ENGINE_ENGINE_H_
 
-#include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +19,7 @@
 #include "engine/text_stream.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/weight_store.h"
+#include "kernels/mutex.h"
 #include "scheduler/scheduler.h"
 
 namespace thermocline {
@@ -181,14 +179,14 @@ class Engine {
   std::map<RequestId, Active> active_;  // submitted to the scheduler
 
   // Where other threads meet the engine thread.
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  std::vector<Active> inbox_;       // guarded by mutex_
-  std::vector<RequestId> cancels_;  // guarded by mutex_
-  EngineLoad load_;                 // guarded by mutex_
-  RequestId next_id_ = 1;           // guarded by mutex_
-  bool draining_ = false;           // guarded by mutex_
-  bool stop_ = false;               // guarded by mutex_
+  mutable Mutex mutex_;
+  CondVar wake_;
+  std::vector<Active> inbox_ ABSL_GUARDED_BY(mutex_);
+  std::vector<RequestId> cancels_ ABSL_GUARDED_BY(mutex_);
+  EngineLoad load_ ABSL_GUARDED_BY(mutex_);
+  RequestId next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t num_steps_ = 0, prompt_tokens_ = 0, generated_tokens_ = 0;
   double step_seconds_ = 0.0;
   std::unique_ptr<StageClock> clock_;

@@ -1,11 +1,11 @@
 #include "engine/weight_store.h"
 
 #include <atomic>
-#include <mutex>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/mutex.h"
 
 namespace thermocline {
 namespace {
@@ -81,24 +81,29 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
   if (backend_->memory_kind() != MemoryKind::kHost)
     num_threads = 1;  // a device's queue has one caller
   std::atomic<size_t> next{0};
-  std::mutex mutex;  // guards error and done
-  absl::Status error;
-  int64_t done = 0;
+  struct {
+    Mutex mutex;  // progress is called with it
+    absl::Status error ABSL_GUARDED_BY(mutex);
+    int64_t done ABSL_GUARDED_BY(mutex) = 0;
+  } shared;
   const auto work = [&] {
     for (size_t i = next.fetch_add(1); i < loads_.size(); i = next.fetch_add(1)) {
       const absl::Status status = LoadOne(loads_[i]);
-      std::lock_guard<std::mutex> lock(mutex);
-      if (error.ok()) error = status;
-      if (!error.ok()) return;
-      done += loads_[i].tensor->bytes;
-      if (progress) progress(done, dense_bytes_);
+      const MutexLock lock(&shared.mutex);
+      if (shared.error.ok()) shared.error = status;
+      if (!shared.error.ok()) return;
+      shared.done += loads_[i].tensor->bytes;
+      if (progress) progress(shared.done, dense_bytes_);
     }
   };
   std::vector<std::thread> helpers;
   for (int t = 1; t < num_threads; ++t) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
-  if (!error.ok()) return error;
+  {
+    const MutexLock lock(&shared.mutex);
+    if (!shared.error.ok()) return shared.error;
+  }
   return PlaceConstants();
 }
 

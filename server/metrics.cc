@@ -6,9 +6,9 @@
 #include <prometheus/text_serializer.h>
 
 #include <exception>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/mutex.h"
 
 namespace thermocline {
 namespace {
@@ -36,15 +36,15 @@ MetricFamily Single(const char* name, const char* help, MetricType type, double 
 class EngineCollector : public prometheus::Collectable {
  public:
   void SetSource(std::function<EngineLoad()> source) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    const MutexLock lock(&mutex_);
     source_ = std::move(source);
   }
 
   std::vector<MetricFamily> Collect() const override {
     EngineLoad load;
     {
-      std::lock_guard<std::mutex> lock(
-          mutex_);  // held: the engine lives as long as the source is set
+      // Held: the engine lives as long as the source is set.
+      const MutexLock lock(&mutex_);
       if (!source_) return {};
       load = source_();
     }
@@ -113,8 +113,8 @@ class EngineCollector : public prometheus::Collectable {
     }
   }
 
-  mutable std::mutex mutex_;
-  std::function<EngineLoad()> source_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  std::function<EngineLoad()> source_ ABSL_GUARDED_BY(mutex_);
 };
 
 const char* ReasonName(FinishReason reason) {

@@ -4,14 +4,17 @@ set -eu
 cd "$(dirname "$0")/.."
 deploy/install_packages.sh test
 
-cmake --preset asan
+# A warning is an error.
+strict=-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+
+cmake --preset asan "$strict"
 cmake --build --preset asan --target formats_test fuzz_replay_test
 ctest --preset asan -R '^(formats_test|fuzz_replay_test)/'
 
-cmake --preset tsan
+cmake --preset tsan "$strict"
 cmake --build --preset tsan --target concurrency_test
 ctest --preset tsan -R '^concurrency_test/'
 
-cmake --preset release -DTHERMOCLINE_BUILD_TESTS=ON
+cmake --preset release "$strict" -DTHERMOCLINE_BUILD_TESTS=ON
 cmake --build --preset release
 ctest --preset release

@@ -5,12 +5,11 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
-#include <mutex>
 #include <random>
 #include <thread>
 
+#include "absl/synchronization/mutex.h"
 #include "clients/cpp/load_report.h"
 #include "thermocline/v1/inference.grpc.pb.h"
 
@@ -109,6 +108,7 @@ class LoadRun {
     } else {
       ClosedLoop();
     }
+    absl::MutexLock lock(&mutex_);
     return thermocline::LoadReport::From(samples_, Since(start_));
   }
 
@@ -120,7 +120,7 @@ class LoadRun {
   void Send(int64_t number) {
     thermocline::RequestSample sample =
         SendOne(stub_.get(), flags_, flags_.seed * 1000003 + static_cast<uint64_t>(number));
-    std::lock_guard<std::mutex> lock(mutex_);
+    absl::MutexLock lock(&mutex_);
     samples_.push_back(std::move(sample));
   }
 
@@ -147,29 +147,28 @@ class LoadRun {
       std::this_thread::sleep_until(start_ + std::chrono::duration_cast<Clock::duration>(
                                                  std::chrono::duration<double>(arrival)));
       {
-        std::lock_guard<std::mutex> lock(mutex_);
+        absl::MutexLock lock(&mutex_);
         ++in_flight_;
       }
       // Detached: finished threads must not pile up over a long run. Run waits for all of them.
       std::thread([this, number] {
         Send(number);
-        std::lock_guard<std::mutex> lock(mutex_);
+        absl::MutexLock lock(&mutex_);
         --in_flight_;
-        all_done_.notify_all();
       }).detach();
       arrival += gap(random);
     }
-    std::unique_lock<std::mutex> lock(mutex_);
-    all_done_.wait(lock, [this] { return in_flight_ == 0; });
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](int64_t* in_flight) { return *in_flight == 0; }, &in_flight_));
   }
 
   const Flags& flags_;
   std::unique_ptr<v1::Inference::Stub> stub_;
   Clock::time_point start_;
-  std::mutex mutex_;
-  std::vector<thermocline::RequestSample> samples_;  // guarded by mutex_
-  int64_t in_flight_ = 0;                            // guarded by mutex_
-  std::condition_variable all_done_;
+  absl::Mutex mutex_;
+  std::vector<thermocline::RequestSample> samples_ ABSL_GUARDED_BY(mutex_);
+  int64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace
@@ -201,7 +200,8 @@ int main(int argc, char** argv) {
   app.add_option("--seed", flags.seed, "of prompts and arrivals")->capture_default_str();
   app.add_flag("--json", flags.json, "print JSON instead of a table");
   CLI11_PARSE(app, argc, argv);
-  const thermocline::LoadReport report = LoadRun(flags).Run();
+  LoadRun run(flags);
+  const thermocline::LoadReport report = run.Run();
   std::fputs((flags.json ? report.ToJson() + "\n" : report.ToTable()).c_str(), stdout);
   return report.errors.empty() ? 0 : 1;
 }

@@ -191,7 +191,7 @@ absl::Status GgufWriter::Finish() {
   const std::string partial = PartialPath(path_);
   if (flushed && closed && std::rename(partial.c_str(), path_.c_str()) == 0)
     return absl::OkStatus();
-  const absl::Status failed =
+  absl::Status failed =
       absl::DataLossError(absl::StrCat("finishing \"", path_, "\": ", std::strerror(errno)));
   std::remove(partial.c_str());
   return failed;

@@ -92,7 +92,7 @@ Value ToJson(Interpreter* in, const Value& v, const Arguments& a) {
 }
 
 Value ToInt(Interpreter*, const Value& v, const Arguments& a) {
-  const Value fallback = a.Find(0, "default") != nullptr ? *a.Find(0, "default") : Value(0);
+  Value fallback = a.Find(0, "default") != nullptr ? *a.Find(0, "default") : Value(0);
   if (v.is_double()) {
     return std::fabs(v.number()) < 9e18 ? Value(static_cast<int64_t>(v.number())) : fallback;
   }
@@ -123,7 +123,7 @@ Value Items(Interpreter* in, const Value& v, const Arguments&) {
 }
 
 // Sorts by keys that `key_of` makes; case folded unless told otherwise, as Jinja does.
-Value Sorted(Interpreter* in, List items, bool reverse, bool case_sensitive,
+Value Sorted(Interpreter* in, const List& items, bool reverse, bool case_sensitive,
              const std::function<Value(const Value&)>& key_of) {
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : items) {

@@ -314,7 +314,7 @@ Value Interpreter::Evaluate(const Expr& expr) {
       return Value::MakeList(std::move(items), expr.kind == ExprKind::kTuple);
     }
     case ExprKind::kDict: {
-      const Value dict = Value::MakeDict({});
+      Value dict = Value::MakeDict({});
       for (size_t i = 0; i + 1 < expr.children.size() && ChargeSteps(static_cast<int64_t>(i / 8));
            i += 2) {
         dict.Set(Evaluate(*expr.children[i]), Evaluate(*expr.children[i + 1]));
@@ -339,7 +339,7 @@ Value Interpreter::Evaluate(const Expr& expr) {
       return ok() ? ApplyTest(this, expr.text, input, arguments) : Value();
     }
     case ExprKind::kUnary: {
-      const Value operand = Evaluate(*expr.children[0]);
+      Value operand = Evaluate(*expr.children[0]);
       if (expr.text == "not") return !operand.Truthy();
       if (!operand.is_number())
         return ok() ? Fail(absl::StrCat("unary ", expr.text, " of a ", operand.TypeName()))
@@ -391,7 +391,7 @@ Value Interpreter::Attribute(const Value& object, const Value& key) {
     return Value(object.string().substr(offsets[at], offsets[at + 1] - offsets[at]));
   }
   if (key.is_string()) {
-    const Value method = FindMethod(object, key.string());
+    Value method = FindMethod(object, key.string());
     if (!method.is_undefined()) return method;
   }
   return Value::MakeUndefined(key.Str());

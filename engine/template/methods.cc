@@ -217,7 +217,7 @@ Value StrftimeNow(Interpreter* in, const Arguments& a) {
 }
 
 Value DictOf(const Arguments& a) {
-  const Value dict = Value::MakeDict({});
+  Value dict = Value::MakeDict({});
   if (!a.positional.empty() && a.positional[0].is_dict()) {
     for (const auto& [key, value] : a.positional[0].dict()) dict.Set(key, value);
   }

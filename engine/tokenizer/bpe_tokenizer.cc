@@ -73,8 +73,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(BpeOptions optio
 }
 
 absl::Status BpeTokenizer::Initialize(BpeOptions options) {
-  const std::vector<std::string> tokens = options.tokens;
-  if (absl::Status s = InitializeBase(std::move(options)); !s.ok()) return s;
+  const std::vector<std::string>& tokens = options.tokens;
+  if (absl::Status s = InitializeBase(&options); !s.ok()) return s;
   byte_ids_.fill(-1);
   std::unordered_map<std::string, int32_t> added;  // which may be part of merges too
   for (size_t id = 0; id < tokens.size(); ++id) {

@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::Create(
 }
 
 absl::Status SentencePieceTokenizer::Initialize(SentencePieceOptions options) {
-  const std::vector<std::string> tokens = options.tokens;
+  const std::vector<std::string>& tokens = options.tokens;
   if (options.model != Model::kRankedMerges && options.scores.size() != tokens.size()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the tokenizer has ", tokens.size(), " tokens, but ", options.scores.size(), " scores"));
@@ -82,7 +82,7 @@ absl::Status SentencePieceTokenizer::Initialize(SentencePieceOptions options) {
   split_spaces_ = options.split_spaces;
   scores_ = std::move(options.scores);
   unk_ = options.special.unk;
-  if (absl::Status s = InitializeBase(std::move(options)); !s.ok()) return s;
+  if (absl::Status s = InitializeBase(&options); !s.ok()) return s;
   byte_ids_.fill(-1);
   float lowest = 0.0f;
   absl::flat_hash_map<std::string, int32_t> added;

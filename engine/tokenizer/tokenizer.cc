@@ -7,11 +7,11 @@
 
 namespace thermocline {
 
-absl::Status Tokenizer::InitializeBase(TokenizerOptions options) {
-  const size_t vocab = options.tokens.size();
+absl::Status Tokenizer::InitializeBase(TokenizerOptions* options) {
+  const size_t vocab = options->tokens.size();
   bytes_.resize(vocab);
   special_ids_.assign(vocab, false);
-  for (const AddedToken& token : options.added) {
+  for (const AddedToken& token : options->added) {
     if (token.id < 0 || static_cast<size_t>(token.id) >= vocab || token.text.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("added token \"", token.text, "\" has id ",
                                                      token.id, ", but the vocabulary has ", vocab));
@@ -19,12 +19,12 @@ absl::Status Tokenizer::InitializeBase(TokenizerOptions options) {
     bytes_[static_cast<size_t>(token.id)] = token.text;
     special_ids_[static_cast<size_t>(token.id)] = token.special;
   }
-  added_ = std::make_unique<AddedTokens>(std::move(options.added));
-  normalizer_ = std::move(options.normalizer);
-  special_ = options.special;
-  end_tokens_ = std::move(options.end_tokens);
-  chat_template_ = std::move(options.chat_template);
-  decode_strips_space_ = options.decode_strips_space;
+  added_ = std::make_unique<AddedTokens>(std::move(options->added));
+  normalizer_ = std::move(options->normalizer);
+  special_ = options->special;
+  end_tokens_ = std::move(options->end_tokens);
+  chat_template_ = std::move(options->chat_template);
+  decode_strips_space_ = options->decode_strips_space;
   return absl::OkStatus();
 }
 

@@ -64,9 +64,9 @@ class Tokenizer {
   static constexpr int64_t kMaxTextBytes = int64_t{64} << 20;
 
  protected:
-  // Takes all but `tokens`, whose bytes are the subclass's to find. INVALID_ARGUMENT for added
-  // tokens outside the vocabulary.
-  absl::Status InitializeBase(TokenizerOptions options);
+  // Moves everything out of `options` but `tokens`, whose bytes are the subclass's to find.
+  // INVALID_ARGUMENT for added tokens outside the vocabulary.
+  absl::Status InitializeBase(TokenizerOptions* options);
   // Appends the ids of a normalised text without added tokens. `first`: at the text's beginning.
   virtual void EncodeOrdinary(absl::string_view text, bool first,
                               std::vector<int32_t>* ids) const = 0;

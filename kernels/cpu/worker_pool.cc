@@ -62,10 +62,10 @@ WorkerPool::WorkerPool(int num_threads, bool pin) {
 
 WorkerPool::~WorkerPool() {
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const MutexLock lock(&mutex_);
     stop_.store(true, std::memory_order_relaxed);
   }
-  stopped_.notify_all();
+  stopped_.NotifyAll();
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   for (const auto& worker : workers_) worker->thread.join();
@@ -160,9 +160,10 @@ void WorkerPool::WorkerLoop(int index, Worker* worker) {
     seen = epoch;
     if (stop_.load(std::memory_order_relaxed)) return;
     if (const int64_t until = worker->out_until_ns.load(std::memory_order_relaxed); until != 0) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      stopped_.wait_for(lock, std::chrono::nanoseconds(until - NowNs()),
-                        [this] { return stop_.load(std::memory_order_relaxed); });
+      const MutexLock lock(&mutex_);
+      while (!stop_.load(std::memory_order_relaxed) &&
+             stopped_.WaitFor(&mutex_, std::chrono::nanoseconds(until - NowNs()))) {
+      }
       worker->out_until_ns.store(0, std::memory_order_relaxed);
       continue;
     }

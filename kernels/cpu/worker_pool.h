@@ -3,14 +3,13 @@
 #define THERMOCLINE_KERNELS_CPU_WORKER_POOL_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "kernels/mutex.h"
 
 namespace thermocline {
 
@@ -73,8 +72,8 @@ class WorkerPool {
   std::atomic<uint32_t> epoch_{
       0};  // one more for every region, and for the stop: what parked workers watch
   std::atomic<bool> stop_{false};
-  std::mutex mutex_;  // with stopped_: wakes workers that are left out
-  std::condition_variable stopped_;
+  Mutex mutex_;  // with stopped_: wakes workers that are left out; guards nothing else
+  CondVar stopped_;
   int64_t window_begin_ns_ = 0;
   std::vector<std::unique_ptr<Worker>> workers_;  // without the caller
 };

@@ -4,12 +4,12 @@
 
 #include <atomic>
 #include <deque>
-#include <mutex>
 #include <random>
 
 #include "absl/strings/str_cat.h"
 #include "engine/sampler.h"
 #include "engine/template/chat_template.h"
+#include "kernels/mutex.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/template_inputs.h"
 #include "thermocline/v1/inference.grpc.pb.h"
@@ -110,18 +110,18 @@ void SetResult(const Result& result, Message* message) {
 // Where a call and its engine request meet. Either side may end first: the client's cancellation
 // comes on a gRPC thread, output on the engine thread.
 struct CallLink {
-  std::mutex mutex;
+  Mutex mutex;
   Engine* engine = nullptr;
-  RequestId request = 0;   // 0 until submitted
-  bool cancelled = false;  // before it was submitted
+  RequestId request ABSL_GUARDED_BY(mutex) = 0;   // 0 until submitted
+  bool cancelled ABSL_GUARDED_BY(mutex) = false;  // before it was submitted
 
   void Cancel() {
-    std::lock_guard<std::mutex> lock(mutex);
+    const MutexLock lock(&mutex);
     cancelled = true;
     if (request != 0) engine->Cancel(request);
   }
   void Submitted(RequestId id) {
-    std::lock_guard<std::mutex> lock(mutex);
+    const MutexLock lock(&mutex);
     request = id;
     if (cancelled) engine->Cancel(id);
   }
@@ -157,12 +157,12 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
  public:
   struct Shared {
     CallLink link;
-    std::mutex mutex;
-    StreamCall* reactor = nullptr;  // null once gRPC is done with the call
-    std::deque<Message> unread;
-    bool writing = false;
-    bool ended = false;
-    grpc::Status status;
+    Mutex mutex;
+    StreamCall* reactor ABSL_GUARDED_BY(mutex) = nullptr;  // null once gRPC is done with the call
+    std::deque<Message> unread ABSL_GUARDED_BY(mutex);
+    bool writing ABSL_GUARDED_BY(mutex) = false;
+    bool ended ABSL_GUARDED_BY(mutex) = false;
+    grpc::Status status ABSL_GUARDED_BY(mutex);
   };
 
   class Sink : public ResponseSink {
@@ -179,7 +179,7 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
     bool OnDelta(Delta delta) override {
       for (size_t i = 0; i < delta.tokens.size(); ++i) timer_.OnToken();
       AddDelta(delta, with_logprobs_, &reader_, &next_);
-      std::lock_guard<std::mutex> lock(shared_->mutex);
+      const MutexLock lock(&shared_->mutex);
       if (shared_->unread.size() >= kMaxUnreadMessages) return false;
       shared_->unread.push_back(std::exchange(next_, Message()));
       Pump(shared_.get());
@@ -190,7 +190,7 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
       metrics_->OnDone(result);
       reader_.Finish(&next_);
       if (result.status.ok()) SetResult(result, &next_);
-      std::lock_guard<std::mutex> lock(shared_->mutex);
+      const MutexLock lock(&shared_->mutex);
       // What was held back comes out, however the output ended.
       if (result.status.ok() || HasOutput(next_)) shared_->unread.push_back(std::move(next_));
       shared_->ended = true;
@@ -209,14 +209,17 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
 
   explicit StreamCall(std::atomic<int>* open_calls)
       : shared_(std::make_shared<Shared>()), open_calls_(open_calls) {
-    shared_->reactor = this;
+    {
+      const MutexLock lock(&shared_->mutex);
+      shared_->reactor = this;
+    }
     ++*open_calls_;
   }
 
   const std::shared_ptr<Shared>& shared() const { return shared_; }
 
   void OnWriteDone(bool ok) override {
-    std::lock_guard<std::mutex> lock(shared_->mutex);
+    const MutexLock lock(&shared_->mutex);
     shared_->writing = false;
     if (!shared_->unread.empty()) shared_->unread.pop_front();
     if (!ok) shared_->unread.clear();  // the client is gone; OnCancel follows
@@ -225,7 +228,7 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
   void OnCancel() override { shared_->link.Cancel(); }
   void OnDone() override {
     {
-      std::lock_guard<std::mutex> lock(shared_->mutex);
+      const MutexLock lock(&shared_->mutex);
       shared_->reactor = nullptr;
     }
     shared_->link.Cancel();  // no-op when the request has ended
@@ -234,8 +237,8 @@ class StreamCall : public grpc::ServerWriteReactor<Message> {
   }
 
  private:
-  // Starts the next write or finishes the call. With the mutex held.
-  static void Pump(Shared* shared) {
+  // Starts the next write or finishes the call.
+  static void Pump(Shared* shared) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shared->mutex) {
     if (shared->reactor == nullptr || shared->writing) return;
     if (!shared->unread.empty()) {
       shared->writing = true;
@@ -256,8 +259,8 @@ class UnaryCall : public grpc::ServerUnaryReactor {
  public:
   struct Shared {
     CallLink link;
-    std::mutex mutex;
-    UnaryCall* reactor = nullptr;
+    Mutex mutex;
+    UnaryCall* reactor ABSL_GUARDED_BY(mutex) = nullptr;
   };
 
   class Sink : public ResponseSink {
@@ -279,7 +282,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
     }
     void OnDone(const Result& result) override {
       metrics_->OnDone(result);
-      std::lock_guard<std::mutex> lock(shared_->mutex);
+      const MutexLock lock(&shared_->mutex);
       if (shared_->reactor == nullptr) return;
       if (result.status.ok()) {
         reader_.Finish(&collected_);
@@ -301,7 +304,10 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 
   explicit UnaryCall(std::atomic<int>* open_calls)
       : shared_(std::make_shared<Shared>()), open_calls_(open_calls) {
-    shared_->reactor = this;
+    {
+      const MutexLock lock(&shared_->mutex);
+      shared_->reactor = this;
+    }
     ++*open_calls_;
   }
   const std::shared_ptr<Shared>& shared() const { return shared_; }
@@ -309,7 +315,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   void OnCancel() override { shared_->link.Cancel(); }
   void OnDone() override {
     {
-      std::lock_guard<std::mutex> lock(shared_->mutex);
+      const MutexLock lock(&shared_->mutex);
       shared_->reactor = nullptr;
     }
     --*open_calls_;
@@ -340,7 +346,7 @@ class ScoreSink : public ResponseSink {
   }
   void OnDone(const Result& result) override {
     metrics_->OnDone(result);
-    std::lock_guard<std::mutex> lock(shared_->mutex);
+    const MutexLock lock(&shared_->mutex);
     if (shared_->reactor == nullptr) return;
     if (result.status.ok()) {
       response_->mutable_tokens()->Assign(tokens_.begin(), tokens_.end());
@@ -478,7 +484,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   absl::StatusOr<RequestContext> Context() {
     const Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return absl::UnavailableError("the model is still loading");
-    std::lock_guard<std::mutex> lock(seeds_mutex_);
+    const MutexLock lock(&seeds_mutex_);
     return RequestContext{engine, chat_template_.get(), &output_format_, call_style_, seeds_()};
   }
 
@@ -589,8 +595,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   OutputFormat output_format_;
   CallStyle call_style_;
   std::atomic<Engine*> engine_{nullptr};
-  std::mutex seeds_mutex_;
-  std::mt19937_64 seeds_;  // guarded by seeds_mutex_
+  Mutex seeds_mutex_;
+  std::mt19937_64 seeds_ ABSL_GUARDED_BY(seeds_mutex_);
 };
 
 InferenceService::InferenceService(Metrics* metrics) : impl_(std::make_unique<Impl>(metrics)) {}

@@ -1,5 +1,5 @@
-// Runs the tests of a program, on the processor that THERMOCLINE_CPU_ISA stands for. Where it forces
-// instructions that this one lacks the program says so and all tests count as skipped.
+// Runs the tests of a program, on the processor that THERMOCLINE_CPU_ISA stands for. Where it
+// forces instructions that this one lacks the program says so and all tests count as skipped.
 #include <gtest/gtest.h>
 
 #include <cstdio>

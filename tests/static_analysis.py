@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 PRODUCT = ("kernels", "cache", "scheduler", "engine", "server", "clients")
 
@@ -27,8 +28,29 @@ def check(tidy, build, file):
     return done.returncode, done.stdout
 
 
+# What the analysis must find.
+UNGUARDED = """#include "kernels/mutex.h"
+struct Counter {
+  thermocline::Mutex mutex;
+  int count ABSL_GUARDED_BY(mutex) = 0;
+  void Add() { ++count; }
+};
+"""
+
+
+def finds_unguarded_reads(tidy, root):
+    with tempfile.TemporaryDirectory(dir=root, prefix="build-analysis-") as folder:  # .clang-tidy holds below the root
+        file = pathlib.Path(folder, "unguarded.cc")
+        file.write_text(UNGUARDED)
+        command = [tidy, "--quiet", str(file), "--", "-std=c++20", f"-I{root}", "-Wthread-safety"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode != 0 and "requires holding mutex 'mutex'" in done.stdout
+
+
 def main():
     tidy, build, root = sys.argv[1:4]
+    if not finds_unguarded_reads(tidy, root):
+        sys.exit("clang-tidy does not find a read without its mutex")
     files = sys.argv[4:] or sources(build, pathlib.Path(root).resolve())
     if not files:
         sys.exit("no sources: is there a compile_commands.json?")

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "engine/formats/json.h"
@@ -91,7 +93,22 @@ std::vector<std::vector<int32_t>> Greedy(Engine* engine,
   return outputs;
 }
 
+void ExpectFiniteLogits(EngineOptions* options) {
+  options->logits_observer = [observer = std::move(options->logits_observer), told = false](
+                                 RequestId id, int64_t position,
+                                 absl::Span<const float> logits) mutable {
+    if (!told &&
+        !std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); })) {
+      ADD_FAILURE() << "a logit of request " << id << " at position " << position
+                    << " is not finite";
+      told = true;
+    }
+    if (observer) observer(id, position, logits);
+  };
+}
+
 std::unique_ptr<Engine> MakeEngine(EngineOptions options) {
+  ExpectFiniteLogits(&options);
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(std::move(options));
   EXPECT_TRUE(engine.ok()) << engine.status();
   return engine.ok() ? *std::move(engine) : nullptr;
@@ -109,19 +126,24 @@ std::vector<nlohmann::ordered_json> ReadLines(const std::string& path) {
 }
 
 double MaxError(const std::vector<float>& actual, const float* reference, double largest) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (!std::isfinite(largest) || largest <= 0.0) return kInfinity;
   double error = 0.0;
   for (size_t i = 0; i < actual.size(); ++i) {
-    const double difference =
-        std::fabs(static_cast<double>(actual[i]) - static_cast<double>(reference[i]));
-    // Written so that NaN fails.
-    if (!(difference <= error)) error = difference;
+    // std::max and comparisons lose a NaN.
+    if (!std::isfinite(actual[i]) || !std::isfinite(reference[i])) return kInfinity;
+    error = std::max(error,
+                     std::fabs(static_cast<double>(actual[i]) - static_cast<double>(reference[i])));
   }
   return error / largest;
 }
 
 double Largest(const std::vector<float>& values) {
   double largest = 0.0;
-  for (float value : values) largest = std::max(largest, static_cast<double>(std::fabs(value)));
+  for (float value : values) {
+    if (!std::isfinite(value)) return std::numeric_limits<double>::infinity();
+    largest = std::max(largest, static_cast<double>(std::fabs(value)));
+  }
   return largest;
 }
 

@@ -37,13 +37,19 @@ std::vector<std::vector<int32_t>> Greedy(Engine* engine,
                                          const std::vector<std::vector<int32_t>>& prompts,
                                          int64_t max_tokens);
 
-// An engine or a test failure (null).
+// From now on the first logit that is not finite fails the test in which it is computed: greedy
+// decoding passes over NaN, so tokens alone would not show it. The options' own observer is kept.
+void ExpectFiniteLogits(EngineOptions* options);
+// An engine whose logits must be finite, or a test failure (null).
 std::unique_ptr<Engine> MakeEngine(EngineOptions options);
 std::vector<int32_t> ToTokens(const PlainTensor& tensor);
 // The JSON objects of a file, one a line.
 std::vector<nlohmann::ordered_json> ReadLines(const std::string& path);
-// Largest |a - b| over the row divided by the largest |reference| of the whole tensor.
+// Largest |a - b| over the row, divided by `largest`, the largest |reference| of the whole tensor.
+// Infinity, which is above every tolerance, when one of the values is not finite or all of the
+// reference is zero.
 double MaxError(const std::vector<float>& actual, const float* reference, double largest);
+// Largest |value|; infinity when one is not finite.
 double Largest(const std::vector<float>& values);
 
 }  // namespace thermocline

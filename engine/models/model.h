@@ -75,7 +75,11 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(ConfigReader* reader, const Mod
 // general.architecture under which GGUF knows the checkpoint's architecture; "" when it does not.
 std::string GgufArchitecture(const ConfigReader& reader);
 
-// Names of the supported architectures, for messages.
+// The checkpoint's architecture under the name that SupportedArchitectures gives it, supported or
+// not; of a GGUF file, the file's own name.
+std::string ArchitectureName(const ConfigReader& reader);
+
+// Names of the supported architectures as Hugging Face folders have them, separated by ", ".
 std::string SupportedArchitectures();
 
 }  // namespace thermocline

@@ -42,8 +42,9 @@ constexpr ModelEntry kModels[] = {
     {"qwen3_next", "qwen3next", &MakeQwen3Next},
 };
 
-// The name under which the list knows the checkpoint's architecture.
-std::string EntryName(const ConfigReader& reader) {
+}  // namespace
+
+std::string ArchitectureName(const ConfigReader& reader) {
   const std::string& name = reader.architecture();
   if (reader.is_gguf()) return name;
   // Ling 2.0 names itself like the first generation, which has no norms of queries.
@@ -52,12 +53,10 @@ std::string EntryName(const ConfigReader& reader) {
   return name == "bailing_moe" && second ? "bailing_moe_v2" : name;
 }
 
-}  // namespace
-
 std::string GgufArchitecture(const ConfigReader& reader) {
   if (reader.is_gguf()) return reader.architecture();
   for (const ModelEntry& entry : kModels) {
-    if (entry.hf == EntryName(reader))
+    if (entry.hf == ArchitectureName(reader))
       return std::string(absl::StripSuffix(entry.gguf, kExpertsSuffix));
   }
   return "";
@@ -78,7 +77,7 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(const Checkpoint& checkpoint,
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(ConfigReader* reader,
                                                  const ModelOptions& options) {
-  std::string name = EntryName(*reader);
+  std::string name = ArchitectureName(*reader);
   if (reader->is_gguf() && name == "llama" &&
       reader->IntOr({"", "expert_count"}, 0, 1 << 20, 0) > 0) {
     absl::StrAppend(&name, kExpertsSuffix);

@@ -1,11 +1,11 @@
-// The default model against the f32 reference of its maker: log-probabilities, greedy answers, the
-// experts chosen.
+// The default model against the f32 reference of its maker: log-probabilities and greedy answers.
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "engine/sampler.h"
 #include "tests/support/golden.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -42,7 +42,8 @@ TEST_P(DemoTest, ReferenceIsReproduced) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Chats, DemoTest,
-                         testing::Values("capital", "moe", "poem", "sleep", "story"));
+                         testing::Values("capital", "moe", "poem", "sleep", "story"),
+                         kNamedByItself);
 
 }  // namespace
 }  // namespace thermocline

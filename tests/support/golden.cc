@@ -9,18 +9,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "engine/formats/json.h"
 
 namespace thermocline {
 namespace {
-
-std::string FirstExisting(const std::vector<std::string>& paths) {
-  std::error_code error;
-  for (const std::string& path : paths) {
-    if (std::filesystem::exists(path, error)) return path;
-  }
-  return "";
-}
 
 const std::string kSource = THERMOCLINE_SOURCE_DIR;
 
@@ -47,17 +40,33 @@ class Collector : public ResponseSink {
 
 }  // namespace
 
-std::string GoldenPath(const std::string& name) {
-  return FirstExisting(
-      {kSource + "/tests/data/golden/" + name, kSource + "/../shared/golden/" + name});
-}
+std::string GoldenPath(const std::string& name) { return kSource + "/tests/data/golden/" + name; }
 
 std::string SharedPath(const std::string& name) {
-  return FirstExisting({kSource + "/../shared/" + name});
+  const std::string path = kSource + "/../shared/" + name;
+  std::error_code error;
+  return std::filesystem::exists(path, error) ? path : "";
 }
 
 std::string DemoPath() {
   return kSource + "/share/thermocline/demo/smollm2-135m-moe-00001-of-00002.gguf";
+}
+
+Golden LoadGolden(const std::string& folder) {
+  Golden golden;
+  golden.path = folder;
+  auto tensors = ReadPlainTensors(folder + "/reference.safetensors");
+  EXPECT_TRUE(tensors.ok()) << tensors.status();
+  if (!tensors.ok()) return golden;
+  golden.prompt = ToTokens((*tensors)["prompt"]);
+  golden.greedy = ToTokens((*tensors)["greedy"]);
+  golden.logits = std::move((*tensors)["logits"]);
+  EXPECT_EQ(golden.logits.shape.size(), 2u) << folder;
+  for (auto it = tensors->find("hidden.0"); it != tensors->end();
+       it = tensors->find(absl::StrCat("hidden.", golden.hidden.size()))) {
+    golden.hidden.push_back(std::move(it->second));
+  }
+  return golden;
 }
 
 ScoreOutput Score(Engine* engine, const std::vector<int32_t>& tokens) {

@@ -18,13 +18,24 @@ inline constexpr double kReferenceTolerance =
     2e-4;                                      // f32 loops against torch: different order of sums
 inline constexpr double kCpuTolerance = 1e-3;  // vector sums and polynomial exp on top
 
-// Path of a golden folder or file: the project's own copy (tests/data/golden) or ../shared/golden;
-// "" when neither has it.
+// Path of a folder or file of tests/data/golden. Every clean clone has them.
 std::string GoldenPath(const std::string& name);
-// Path under ../shared; "" when absent.
+// Path under ../shared, which holds what is too big for the repository; "" when absent.
 std::string SharedPath(const std::string& name);
 // Path of the demo model's first shard.
 std::string DemoPath();
+
+// A reference checkpoint: a folder with config.json, safetensors and reference.safetensors.
+struct Golden {
+  std::string path;  // of the folder
+  std::vector<int32_t> prompt;
+  std::vector<int32_t> greedy;      // continuation of the prompt; empty: the reference has none
+  PlainTensor logits;               // [T, vocab] f32
+  std::vector<PlainTensor> hidden;  // [T, hidden] after each layer, the first of the embedding, the
+                                    // last after the final norm; empty: the reference has none
+};
+// Failures to read fail the test.
+Golden LoadGolden(const std::string& folder);
 
 struct ScoreOutput {
   std::vector<std::vector<float>> logits;    // [T][vocab]

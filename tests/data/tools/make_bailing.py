@@ -5,6 +5,7 @@
 
 Neither architecture is part of transformers. The reference of both is llama.cpp on the GGUF that `thermocline convert`
 writes; for the second generation transformers' sarvam_moe, which is GLM-4.5 over the same tensors, must agree with it.
+`shrink_golden.py OUT OUT bailing_moe bailing_moe_v2` then makes them as small as the others.
 """
 import json, pathlib, subprocess, sys
 import numpy as np

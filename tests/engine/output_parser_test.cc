@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "engine/chat/tool_format.h"
 #include "engine/formats/checkpoint.h"
 #include "engine/formats/json.h"
 #include "tests/support/golden.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -60,6 +63,8 @@ struct Written {
   const char* format;
   const char* text;  // two calls of weather: city Oslo and days 3, city "7" alone
 };
+
+void PrintTo(const Written& written, std::ostream* out) { *out << written.format; }
 
 class ToolFormatTest : public testing::TestWithParam<Written> {};
 
@@ -143,11 +148,7 @@ INSTANTIATE_TEST_SUITE_P(
         Written{"mistral",
                 "[TOOL_CALLS]weather[CALL_ID]abc123def[ARGS]{\"city\": \"Oslo\", \"days\": 3}"
                 "[TOOL_CALLS]weather[ARGS]{\"city\": \"7\"}"}),
-    [](const auto& info) {
-      std::string name = info.param.format;
-      std::replace(name.begin(), name.end(), '-', '_');
-      return name;
-    });
+    [](const auto& info) { return TestName(info.param.format); });
 
 TEST(OutputParser, IdsAreTheModelsOwnWhereItHasSome) {
   const ChatDelta mistral = Parse(
@@ -283,8 +284,7 @@ TEST(Harmony, NothingIsLostWhenTheModelErrs) {
 }
 
 TEST(DetectOutputFormat, KnowsPublishedTemplates) {
-  const std::string folder = SharedPath("golden/templates");
-  if (folder.empty()) GTEST_SKIP() << "shared data absent";
+  const std::string folder = GoldenPath("templates");
   const std::pair<const char*, const char*> expected[] = {
       {"Qwen-Qwen3-0.6B", "hermes"},
       {"Qwen3.5-4B", "qwen-xml"},
@@ -293,7 +293,7 @@ TEST(DetectOutputFormat, KnowsPublishedTemplates) {
       {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "deepseek"},
       {"deepseek-ai-DeepSeek-V3.2", "deepseek-dsml"},
       {"deepseek-ai-DeepSeek-V4", "deepseek-v4"},
-      {"NousResearch-Hermes-3-Llama-3.1-8B-tool_use", "hermes"},
+      {"Qwen-Qwen2.5-7B-Instruct", "hermes"},
       {"SmolLM2-135M-Instruct", "plain"}};
   for (const auto& [name, format] : expected) {
     const auto source = ReadWholeFile(folder + "/" + name + ".jinja", 1 << 20);

@@ -117,8 +117,7 @@ TEST(FindCallStyle, IsTheOneInWhichTheTemplateShowsCalls) {
 }
 
 TEST(FindCallStyle, KnowsPublishedTemplates) {
-  const std::string folder = SharedPath("golden/templates");
-  if (folder.empty()) GTEST_SKIP() << "shared data absent";
+  const std::string folder = GoldenPath("templates");
   const std::pair<const char*, const char*> expected[] = {{"Qwen-Qwen3-0.6B", "text object"},
                                                           {"tokenizer_deepseek_v3", "null string"}};
   for (const auto& [name, style] : expected) {

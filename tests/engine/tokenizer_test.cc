@@ -9,6 +9,7 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/sentencepiece_tokenizer.h"
 #include "tests/support/golden.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -45,7 +46,8 @@ TEST(BpeTokenizer, TheDemoModelReproducesEveryReferenceLine) {
 TEST(BpeTokenizer, HuggingFaceTokenizersAreReproduced) {
   for (const char* name : {"qwen3", "deepseek_v3", "gptoss"}) {
     const std::string folder = SharedPath(absl::StrCat("tokenizers/", name));
-    if (folder.empty()) GTEST_SKIP() << "shared data absent";
+    if (folder.empty())
+      GTEST_SKIP() << "../shared/tokenizers is not there: tokenizers of 0.7 to 28 MB";
     const auto tokenizer = TokenizerFromFolder(folder);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     ExpectTokenizer(**tokenizer, SharedPath(absl::StrCat("golden/tokenizer/", name, ".jsonl")));
@@ -55,7 +57,8 @@ TEST(BpeTokenizer, HuggingFaceTokenizersAreReproduced) {
 TEST(Tokenizer, LlamaCppVocabulariesAreReproduced) {
   for (const char* name : {"deepseek-llm", "gpt-2", "llama-spm"}) {
     const std::string path = SharedPath(absl::StrCat("tokenizers/ggml-vocab-", name, ".gguf"));
-    if (path.empty()) GTEST_SKIP() << "shared data absent";
+    if (path.empty())
+      GTEST_SKIP() << "../shared/tokenizers is not there: tokenizers of 0.7 to 28 MB";
     const auto checkpoint = Checkpoint::Open(path);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
     const auto tokenizer = TokenizerOf(**checkpoint);
@@ -85,11 +88,7 @@ TEST_P(SentencePieceTest, EveryReferenceLineIsReproduced) {
 
 INSTANTIATE_TEST_SUITE_P(All, SentencePieceTest,
                          testing::Values("bpe-normalizer", "bpe-metaspace", "unigram"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         kNamedByItself);
 
 SentencePieceOptions ScoredPieces() {
   SentencePieceOptions options;

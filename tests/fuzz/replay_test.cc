@@ -3,12 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <ostream>
 
 #include "absl/strings/str_cat.h"
 #include "engine/formats/checkpoint.h"
 #include "tests/fuzz/targets.h"
 
 namespace thermocline {
+
+// Where googletest looks for it: beside the type.
+void PrintTo(const FuzzTarget& target, std::ostream* out) { *out << target.name; }
+
 namespace {
 
 class FuzzReplayTest : public testing::TestWithParam<FuzzTarget> {};

@@ -10,6 +10,7 @@
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/host_memory.h"
 #include "tests/support/packed_weight.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -370,7 +371,7 @@ TEST_P(StateTest, TheDeltaRuleRemembersAndIsTheSameWholeAndInSteps) {
   for (int64_t j = 0; j < kValue; ++j) EXPECT_NEAR(whole[j], share * v.values[j], 1e-5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, StateTest, testing::Values("reference", "cpu"));
+INSTANTIATE_TEST_SUITE_P(Backends, StateTest, testing::Values("reference", "cpu"), kNamedByItself);
 
 TEST(ReferenceBackend, CopiesMultipliesAndGatesStridedRows) {
   const auto backend = Make("reference");

@@ -8,6 +8,7 @@
 
 #include "kernels/backend.h"
 #include "tests/support/packed_weight.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -85,10 +86,7 @@ TEST_P(ExpertFfnTest, IsRightAndTheSameWithAnyNumberOfThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, ExpertFfnTest,
-                         testing::Values(DType::kQ4_0, DType::kQ4_K, DType::kQ6_K),
-                         [](const testing::TestParamInfo<DType>& format) {
-                           return std::string(GetFormat(format.param).name);
-                         });
+                         testing::Values(DType::kQ4_0, DType::kQ4_K, DType::kQ6_K), kNamedByFormat);
 
 TEST(PagedAttentionTest, PromptsAndGeneratedTokensTogetherMatchTheReference) {
   constexpr int64_t kHeads = 6, kKvHeads = 2, kDim = 48, kBlockSize = 4, kBlocks = 80;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/registry.h"
 #include "tests/support/golden.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -27,9 +28,7 @@ class QuantFormatTest : public testing::TestWithParam<DType> {};
 
 TEST_P(QuantFormatTest, DecodesAsGgufPy) {
   const WeightFormat& format = GetFormat(GetParam());
-  const std::string path = GoldenPath(absl::StrCat("quant/", format.name, ".safetensors"));
-  if (path.empty()) GTEST_SKIP() << "golden data absent";
-  auto file = ReadPlainTensors(path);
+  auto file = ReadPlainTensors(GoldenPath(absl::StrCat("quant/", format.name, ".safetensors")));
   ASSERT_TRUE(file.ok()) << file.status();
   const PlainTensor &blocks = (*file)["blocks"], &values = (*file)["values"];
   ASSERT_EQ(blocks.shape[1], format.block_bytes);
@@ -51,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(All, QuantFormatTest,
                                          DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,
                                          DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS,
                                          DType::kMXFP4),
-                         [](const auto& info) { return std::string(GetFormat(info.param).name); });
+                         kNamedByFormat);
 
 TEST(WeightFormats, TableIsInOrder) {
   ASSERT_EQ(AllFormats().size(), static_cast<size_t>(kNumDTypes));

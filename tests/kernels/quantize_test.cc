@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/formats/safetensors.h"
 #include "kernels/quant/registry.h"
+#include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
@@ -104,8 +105,7 @@ TEST_P(QuantizeTest, BlocksAreIndependentAndImportanceOfOneIsNone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, QuantizeTest, testing::ValuesIn(QuantizableTypes()),
-                         [](const auto& info) { return std::string(GetFormat(info.param).name); });
+INSTANTIATE_TEST_SUITE_P(All, QuantizeTest, testing::ValuesIn(QuantizableTypes()), kNamedByFormat);
 
 TEST(Quantize, SaysWhatItCanWrite) {
   EXPECT_TRUE(CanQuantize(DType::kQ4_K));

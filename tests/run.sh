@@ -1,5 +1,6 @@
 #!/bin/sh
 # Builds and runs all tests: parsers and loaders under AddressSanitizer, threads under ThreadSanitizer, then everything in release.
+# Ends with what was skipped and ctest's summary.
 set -eu
 cd "$(dirname "$0")/.."
 deploy/install_packages.sh test
@@ -9,12 +10,12 @@ strict=-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 
 cmake --preset asan "$strict"
 cmake --build --preset asan --target formats_test fuzz_replay_test
-ctest --preset asan -R '^(formats_test|fuzz_replay_test)/'
+tests/run_ctest.py ctest --preset asan -R '^(formats_test|fuzz_replay_test)/'
 
 cmake --preset tsan "$strict"
 cmake --build --preset tsan --target concurrency_test
-ctest --preset tsan -R '^concurrency_test/'
+tests/run_ctest.py ctest --preset tsan -R '^concurrency_test/'
 
 cmake --preset release "$strict" -DTHERMOCLINE_BUILD_TESTS=ON
 cmake --build --preset release
-ctest --preset release
+tests/run_ctest.py ctest --preset release

@@ -18,7 +18,7 @@ class OriginalTest : public testing::TestWithParam<const char*> {};
 TEST_P(OriginalTest, IsReproducedFromBothFormatsOnBothBackends) {
   const std::string folder = SharedPath(absl::StrCat("golden/", GetParam()));
   if (folder.empty())
-    GTEST_SKIP() << "../shared/golden is not there: checkpoints as they were made, 35 MB";
+    GTEST_SKIP() << "../shared/golden is not there: checkpoints as they were made, 46 MB";
   const Golden golden = LoadGolden(folder);
   std::vector<std::string> models = {folder};
   // llama.cpp reads some of these shapes differently; those have no twin.

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -34,10 +35,36 @@ absl::StatusOr<Json> Parse(absl::string_view text, int max_keys) {
   return value;
 }
 
+// The first key that is twice in its object; "" when there is none.
+std::string RepeatedKey(absl::string_view text) {
+  using Event = nlohmann::json::parse_event_t;
+  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  std::string repeated;
+  const auto callback = [&](int, Event event, nlohmann::json& value) {
+    if (event == Event::object_start) keys.emplace_back();
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key && !keys.back().insert(value.get<std::string>()).second &&
+        repeated.empty()) {
+      repeated = value.get<std::string>();
+    }
+    return true;
+  };
+  (void)nlohmann::json::parse(text.begin(), text.end(), callback, /*allow_exceptions=*/false);
+  return repeated;
+}
+
 }  // namespace
 
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text) {
   return Parse<nlohmann::json>(text, std::numeric_limits<int>::max());
+}
+
+absl::StatusOr<nlohmann::json> ParseJsonOfUniqueKeys(absl::string_view text) {
+  absl::StatusOr<nlohmann::json> value = ParseJson(text);
+  if (!value.ok()) return value;
+  const std::string repeated = RepeatedKey(text);
+  if (repeated.empty()) return value;
+  return absl::InvalidArgumentError(absl::StrCat("key \"", repeated, "\" is there twice"));
 }
 
 absl::StatusOr<nlohmann::ordered_json> ParseOrderedJson(absl::string_view text) {

@@ -1,5 +1,6 @@
 #include "engine/formats/safetensors.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -42,7 +43,7 @@ absl::StatusOr<Header> ReadHeader(const Checkpoint& checkpoint, int file_idx, in
       !s.ok()) {
     return s;
   }
-  absl::StatusOr<json> parsed = ParseJson(text);
+  absl::StatusOr<json> parsed = ParseJsonOfUniqueKeys(text);
   if (!parsed.ok()) return fail("header: ", parsed.status().message());
   if (!parsed->is_object()) return fail("the header is not a JSON object");
   parsed->erase("__metadata__");
@@ -88,6 +89,39 @@ absl::StatusOr<Entry> ParseEntry(const std::string& name, const json& value) {
   return entry;
 }
 
+// Where a tensor's bytes lie, counted from the end of the header.
+struct Extent {
+  int64_t begin = 0;
+  int64_t end = 0;
+  std::string name;
+};
+
+// The tensors' bytes follow one another without overlaps or holes up to the file's end, as the
+// format's own reader demands.
+absl::Status CheckCoverage(const std::string& file, std::vector<Extent> extents,
+                           int64_t data_bytes) {
+  const auto order = [](const Extent& e) { return std::pair(e.begin, e.end); };
+  std::sort(extents.begin(), extents.end(),
+            [&](const Extent& a, const Extent& b) { return order(a) < order(b); });
+  extents.push_back({data_bytes, data_bytes, ""});  // the end
+  Extent before;
+  for (const Extent& extent : extents) {
+    if (extent.begin < before.end) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", file, "\": tensors \"", before.name,
+                                                     "\" and \"", extent.name,
+                                                     "\" share bytes from ", extent.begin, " on"));
+    }
+    if (extent.begin > before.end) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", file, "\": bytes ", before.end, " to ", extent.begin,
+                       " of the data, between tensors \"", before.name, "\" and \"", extent.name,
+                       "\", belong to none"));
+    }
+    before = extent;
+  }
+  return absl::OkStatus();
+}
+
 // Tensors that make sense only with another one.
 struct Parts {
   struct Part {
@@ -112,9 +146,11 @@ absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint, Par
   if (!file.ok()) return file.status();
   absl::StatusOr<Header> header = ReadHeader(*checkpoint, file->first, file->second);
   if (!header.ok()) return header.status();
+  std::vector<Extent> extents;
   for (const auto& [name, value] : header->tensors.items()) {
     absl::StatusOr<Entry> entry = ParseEntry(name, value);
     if (!entry.ok()) return entry.status();
+    extents.push_back({entry->begin, entry->end, name});
     const int64_t offset = header->data_begin + entry->begin, size = entry->end - entry->begin;
     if (entry->dtype == "U8" || entry->dtype == "F8_E4M3") {
       int64_t elems = 1;
@@ -125,7 +161,10 @@ absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint, Par
         return absl::InvalidArgumentError(
             absl::StrCat("tensor \"", name, "\": data_offsets do not fit the shape or the file"));
       }
-      parts->bytes[name] = {*std::move(entry), file->first, offset};
+      const Parts::Part part = {*std::move(entry), file->first, offset};
+      if (!parts->bytes.emplace(name, part).second) {
+        return absl::InvalidArgumentError(absl::StrCat("tensor \"", name, "\" is there twice"));
+      }
       continue;
     }
     absl::StatusOr<DType> dtype = FloatType(name, entry->dtype);
@@ -144,7 +183,7 @@ absl::Status AddSafetensors(const std::string& path, Checkpoint* checkpoint, Par
     }
     if (absl::Status s = checkpoint->AddTensor(std::move(tensor), file->second); !s.ok()) return s;
   }
-  return absl::OkStatus();
+  return CheckCoverage(path, std::move(extents), file->second - header->data_begin);
 }
 
 // "x_blocks" [.., rows, blocks, 16] and "x_scales" [.., rows, blocks] become the MXFP4 tensor "x"
@@ -292,8 +331,13 @@ absl::StatusOr<std::map<std::string, PlainTensor>> ReadPlainTensors(const std::s
     absl::StatusOr<Entry> entry = ParseEntry(name, value);
     if (!entry.ok()) return entry.status();
     const int64_t bytes = entry->end - entry->begin;
-    if (bytes > file->second - header->data_begin)
-      return absl::InvalidArgumentError("tensor outside file");
+    if (entry->end > file->second - header->data_begin)
+      return absl::InvalidArgumentError(absl::StrCat("tensor \"", name, "\" is outside the file"));
+    const int64_t elem_bytes = entry->dtype == "F32" ? 4 : entry->dtype == "I64" ? 8 : 1;
+    if (bytes % elem_bytes != 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor \"", name, "\": ", bytes, " bytes are no whole elements"));
+    }
     PlainTensor& tensor = tensors[name];
     tensor.shape = entry->shape;
     void* destination = nullptr;

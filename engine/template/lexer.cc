@@ -80,13 +80,7 @@ class Lexer {
     if (control == '-' && kind != '\0') {
       text = absl::StripTrailingAsciiWhitespace(text);
     } else if ((kind == '%' || kind == '#') && control != '+') {
-      // lstrip_blocks: blanks between the start of the line and the tag go.
-      size_t end = text.size();
-      while (end > 0 && (text[end - 1] == ' ' || text[end - 1] == '\t')) --end;
-      const bool line_start =
-          end > 0 ? text[end - 1] == '\n'
-                  : position_ == 0 || source_[position_ - 1] == '\n' || at_line_start_;
-      if (line_start) text = text.substr(0, end);
+      text = WithoutIndentation(text, at_line_start_);
     }
     at_line_start_ = false;
     if (!text.empty()) Add(TokenKind::kText, std::string(text));
@@ -105,34 +99,61 @@ class Lexer {
     return Inside(kind == '{' ? "}}" : "%}");
   }
 
+  // lstrip_blocks: blanks between the start of the line and a tag behind `text` go.
+  static absl::string_view WithoutIndentation(absl::string_view text, bool begins_a_line) {
+    size_t end = text.size();
+    while (end > 0 && (text[end - 1] == ' ' || text[end - 1] == '\t')) --end;
+    const bool line_start = end > 0 ? text[end - 1] == '\n' : begins_a_line;
+    return line_start ? text.substr(0, end) : text;
+  }
+
+  // A tag that ended with this sign, or none, is behind us.
+  void EndTag(bool minus, bool plus, bool is_block) {
+    strip_next_ = minus;
+    trim_newline_ = is_block && !minus && !plus;
+    at_line_start_ = trim_newline_ && absl::StartsWith(rest(), "\n");
+  }
+
   absl::Status Comment() {
-    const size_t close = source_.find("#}", position_ + 2);
+    size_t begin = position_ + 2;  // behind the sign: "{#-#}" ends with none
+    if (begin < source_.size() && (source_[begin] == '-' || source_[begin] == '+')) ++begin;
+    const size_t close = source_.find("#}", begin);
     if (close == absl::string_view::npos) return Fail("a comment is not closed");
-    strip_next_ = close > position_ + 2 && source_[close - 1] == '-';
-    trim_newline_ = !strip_next_ && !(close > position_ + 2 && source_[close - 1] == '+');
+    const char sign = close > begin ? source_[close - 1] : '\0';
     Advance(close + 2 - position_);
+    EndTag(sign == '-', sign == '+', /*is_block=*/true);
     return absl::OkStatus();
   }
 
-  // {% raw %} ... {% endraw %}, just after the opening {%.
+  // {% raw %} ... {% endraw %}, just after the opening {% and its sign. Behind "raw" only "-" has a
+  // meaning, and no line end goes by itself.
   absl::StatusOr<bool> RawBlock() {
     absl::string_view head = absl::StripLeadingAsciiWhitespace(rest());
     if (!absl::ConsumePrefix(&head, "raw")) return false;
     head = absl::StripLeadingAsciiWhitespace(head);
-    absl::ConsumePrefix(&head, "-");
+    const bool strip = absl::ConsumePrefix(&head, "-");
     if (!absl::ConsumePrefix(&head, "%}")) return false;
+    if (strip) head = absl::StripLeadingAsciiWhitespace(head);
     const size_t begin = source_.size() - head.size();
     for (size_t open = source_.find("{%", begin); open != absl::string_view::npos;
          open = source_.find("{%", open + 2)) {
-      absl::string_view tail = source_.substr(open + 2);
-      absl::ConsumePrefix(&tail, "-");
+      absl::string_view tail = source_.substr(open + 2), text = source_.substr(begin, open - begin);
+      const bool strip_before = absl::ConsumePrefix(&tail, "-");
+      const bool keep_before = !strip_before && absl::ConsumePrefix(&tail, "+");
       tail = absl::StripLeadingAsciiWhitespace(tail);
       if (!absl::ConsumePrefix(&tail, "endraw")) continue;
       tail = absl::StripLeadingAsciiWhitespace(tail);
-      strip_next_ = absl::ConsumePrefix(&tail, "-");
+      const bool minus = absl::ConsumePrefix(&tail, "-");
+      const bool plus = !minus && absl::ConsumePrefix(&tail, "+");
       if (!absl::ConsumePrefix(&tail, "%}")) continue;
-      Add(TokenKind::kText, std::string(source_.substr(begin, open - begin)));
+      if (strip_before) {
+        text = absl::StripTrailingAsciiWhitespace(text);
+      } else if (!keep_before) {
+        text = WithoutIndentation(text, /*begins_a_line=*/false);
+      }
+      if (!text.empty()) Add(TokenKind::kText, std::string(text));
       Advance(source_.size() - tail.size() - position_);
+      EndTag(minus, plus, /*is_block=*/true);
       return true;
     }
     return Fail("a raw block is not closed");
@@ -149,10 +170,8 @@ class Lexer {
       const bool plus = absl::StartsWith(rest(), absl::StrCat("+", close));
       if (depth == 0 && (minus || plus || absl::StartsWith(rest(), close))) {
         Add(close == "}}" ? TokenKind::kOutputEnd : TokenKind::kBlockEnd, "");
-        strip_next_ = minus;
-        trim_newline_ = close == "%}" && !minus && !plus;
         Advance(close.size() + (minus || plus ? 1 : 0));
-        at_line_start_ = trim_newline_ && absl::StartsWith(rest(), "\n");
+        EndTag(minus, plus, /*is_block=*/close == "%}");
         return absl::OkStatus();
       }
       const char c = source_[position_];
@@ -276,7 +295,7 @@ class Lexer {
   int line_ = 1;
   bool strip_next_ = false;    // a tag ended with "-": white space after it goes
   bool trim_newline_ = false;  // a block ended: one newline after it goes
-  bool at_line_start_ = false;
+  bool at_line_start_ = true;  // what follows, once trimmed, begins a line
   std::vector<Token> tokens_;
 };
 

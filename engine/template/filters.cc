@@ -369,7 +369,8 @@ Value Replace(Interpreter* in, const Value& v, const Arguments& a) {
   const Value *from = a.Find(0, "old"), *to = a.Find(1, "new");
   if (from == nullptr || to == nullptr) return in->Fail("replace needs two arguments");
   const std::string text = v.Str(), old_text = from->Str(), new_text = to->Str();
-  const int64_t hits = old_text.empty() ? 0 : static_cast<int64_t>(text.size() / old_text.size());
+  const int64_t hits =
+      static_cast<int64_t>(old_text.empty() ? text.size() + 1 : text.size() / old_text.size());
   if (!in->ChargeMemory(static_cast<int64_t>(text.size())) ||
       hits * static_cast<int64_t>(new_text.size()) > (int64_t{1} << 30)) {
     return in->Fail("replace makes too large a text");

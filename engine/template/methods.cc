@@ -42,11 +42,11 @@ Value Split(Interpreter* in, const std::string& text, const Arguments& a, bool f
     size_t begin = all.find_first_not_of(kBlanks);
     for (; begin != absl::string_view::npos; --limit) {
       if (!in->ChargeMemory(sizeof(Value) + 64)) return Value();
-      const size_t end = limit == 0 ? all.find_last_not_of(kBlanks) + 1
-                                    : std::min(all.find_first_of(kBlanks, begin), all.size());
+      // The last part is the whole rest.
+      const size_t end =
+          limit == 0 ? all.size() : std::min(all.find_first_of(kBlanks, begin), all.size());
       parts.emplace_back(all.substr(begin, end - begin));
       begin = all.find_first_not_of(kBlanks, end);
-      if (limit == 0) break;
     }
   } else if (from_right) {
     size_t end = text.size();

@@ -14,6 +14,14 @@ icu::UnicodeString FromUtf8(absl::string_view text) {
       icu::StringPiece(text.data(), static_cast<int32_t>(text.size())));
 }
 
+// Where the character behind the one at `at` begins, behind the end for the last one.
+size_t NextCharacter(absl::string_view text, size_t at) {
+  do {
+    ++at;
+  } while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80);
+  return at;
+}
+
 std::string ToUtf8(const icu::UnicodeString& text) {
   std::string utf8;
   text.toUTF8String(utf8);
@@ -62,13 +70,15 @@ std::string Title(absl::string_view text) {
 std::string ReplaceAll(absl::string_view text, absl::string_view from, absl::string_view to,
                        int64_t count) {
   std::string result;
-  size_t position = 0;
-  for (; count != 0; --count) {
-    const size_t found = from.empty() ? absl::string_view::npos : text.find(from, position);
+  size_t position = 0;  // up to which the text is in the result
+  for (size_t search = 0; count != 0; --count) {
+    const size_t found = search <= text.size() ? text.find(from, search) : absl::string_view::npos;
     if (found == absl::string_view::npos) break;
     result.append(text.data() + position, found - position);
     result.append(to.data(), to.size());
     position = found + from.size();
+    // Nothing is found at the beginning, behind every character and so at the end.
+    search = from.empty() ? NextCharacter(text, found) : position;
   }
   result.append(text.data() + position, text.size() - position);
   return result;

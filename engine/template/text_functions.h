@@ -18,7 +18,8 @@ std::string Lower(absl::string_view text);
 std::string Capitalize(absl::string_view text);
 // First letter of every word upper case, the rest lower case.
 std::string Title(absl::string_view text);
-// count < 0: all.
+// The first `count` places, or all when it is negative. Nothing is found before every character and
+// at the end.
 std::string ReplaceAll(absl::string_view text, absl::string_view from, absl::string_view to,
                        int64_t count);
 

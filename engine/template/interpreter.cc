@@ -165,7 +165,8 @@ Interpreter::Flow Interpreter::RunFor(const Stmt& stmt, const Value& iterable, i
     }
     items = std::move(kept);
   }
-  if (items.empty()) return Run(stmt.otherwise);
+  // "else" is for loops of which no pass came to its end.
+  bool came_to_its_end = false;
   const int64_t count = static_cast<int64_t>(items.size());
   for (int64_t i = 0; i < count && ok(); ++i) {
     const size_t at = static_cast<size_t>(i);
@@ -201,9 +202,10 @@ Interpreter::Flow Interpreter::RunFor(const Stmt& stmt, const Value& iterable, i
     Assign(stmt.targets, items[at]);
     const Flow flow = Run(stmt.body);
     scopes_.pop_back();
+    came_to_its_end |= flow == Flow::kNormal;
     if (flow == Flow::kBreak) break;
   }
-  return Flow::kNormal;
+  return came_to_its_end ? Flow::kNormal : Run(stmt.otherwise);
 }
 
 void Interpreter::RunSet(const Stmt& stmt) {
@@ -345,6 +347,7 @@ Value Interpreter::Evaluate(const Expr& expr) {
         return ok() ? Fail(absl::StrCat("unary ", expr.text, " of a ", operand.TypeName()))
                     : Value();
       if (expr.text == "+") return operand;
+      if (operand.is_double()) return -operand.number();  // 0 - 0.0 would lose the sign
       return Arithmetic(this, "-", Value(0), operand);
     }
     case ExprKind::kBinary:

@@ -180,7 +180,9 @@ absl::Status Read(const Checkpoint& checkpoint, const DenseTensor& declared,
   if (source.transform == Transform::kTransposeHeads) {
     const int64_t cols = declared.shape[1], rows = num_elems / source.heads / cols;
     if (type == DType::kF16 && stored.dtype != type) {
-      bytes = FromFloats(type, ToFloats(stored.dtype, bytes.data(), num_elems));
+      const std::vector<float> values = ToFloats(stored.dtype, bytes.data(), num_elems);
+      bytes = FromFloats(type, values);
+      if (absl::Status s = CheckRange(stored.name, type, values, bytes.data()); !s.ok()) return s;
     }
     const size_t size = static_cast<size_t>(BytesOf(type == DType::kF16 ? type : stored.dtype, 1));
     std::vector<uint8_t> turned(bytes.size());

@@ -195,7 +195,11 @@ absl::Status Converter::WriteDense(const Output& output, GgufWriter* writer) {
       });
     }
   }
-  if (kept.empty()) kept = FromFloats(output.dtype, values);
+  if (kept.empty()) {
+    kept = FromFloats(output.dtype, values);
+    if (absl::Status s = CheckRange(output.name, output.dtype, values, kept.data()); !s.ok())
+      return s;
+  }
   Report(static_cast<int64_t>(kept.size()));
   return writer->Write(kept.data(), static_cast<int64_t>(kept.size()));
 }
@@ -207,9 +211,12 @@ absl::Status Converter::WriteExperts(const Output& output, GgufWriter* writer) {
     if (!slice.ok()) return slice.status();
     std::vector<uint8_t> bytes(static_cast<size_t>(slice->bytes()));
     if (absl::Status s = Read(checkpoint_, *slice, bytes.data()); !s.ok()) return s;
-    if (slice->dtype != output.dtype) {
-      bytes =
-          FromFloats(output.dtype, ToFloats(slice->dtype, bytes.data(), slice->rows * slice->cols));
+    if (!IsQuantized(slice->dtype)) {
+      const std::vector<float> values =
+          ToFloats(slice->dtype, bytes.data(), slice->rows * slice->cols);
+      bytes = FromFloats(output.dtype, values);
+      if (absl::Status s = CheckRange(output.name, output.dtype, values, bytes.data()); !s.ok())
+        return s;
     }
     if (absl::Status s = writer->Write(bytes.data(), static_cast<int64_t>(bytes.size())); !s.ok())
       return s;

@@ -27,7 +27,8 @@ struct ConvertOptions {
   std::function<void(const std::string& message)> warn;
 };
 
-// UNIMPLEMENTED for an architecture that GGUF does not know. On an error no output is left.
+// UNIMPLEMENTED for an architecture that GGUF does not know, INVALID_ARGUMENT for weights that are
+// infinite, NaN or beyond the type's range. On an error no output is left.
 absl::Status ConvertToGguf(const ConvertOptions& options);
 
 }  // namespace thermocline

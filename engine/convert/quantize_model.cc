@@ -192,37 +192,42 @@ absl::Status Quantization::WriteTensor(const Plan& plan, GgufWriter* writer) {
     in.resize(static_cast<size_t>(count * in_bytes));
     absl::Status read = checkpoint_.Read(tensor, first * in_bytes, count * in_bytes, in.data());
     if (!read.ok()) return read;
-    if (plan.type == tensor.dtype) {
-      out.swap(in);
-    } else {
-      out.resize(static_cast<size_t>(count * out_bytes));
-      std::atomic<int64_t> next{0};
-      std::atomic<bool> finite{true};
-      const auto work = [&] {
-        for (int64_t r = next.fetch_add(1); r < count; r = next.fetch_add(1)) {
-          const std::vector<float> row =
-              ToFloats(tensor.dtype, &in[static_cast<size_t>(r * in_bytes)], cols);
-          for (float v : row) {
-            if (!(v - v == 0.0f)) finite = false;
-          }
-          const int64_t matrix = (first + r) / rows_per_matrix;
-          const float* importance =
-              plan.importance != nullptr ? plan.importance->data() + matrix * cols : nullptr;
-          if (finite) {
-            QuantizeRow(plan.type, row.data(), cols, importance,
-                        &out[static_cast<size_t>(r * out_bytes)]);
-          }
+    const bool copied = plan.type == tensor.dtype;
+    if (!copied) out.resize(static_cast<size_t>(count * out_bytes));
+    std::atomic<int64_t> next{0}, first_wrong{count};
+    const auto row_of = [&](int64_t r) {
+      return ToFloats(tensor.dtype, &in[static_cast<size_t>(r * in_bytes)], cols);
+    };
+    const auto check = [&](int64_t r, const std::vector<float>& row) {
+      const uint8_t* stored = copied ? &in[static_cast<size_t>(r * in_bytes)]
+                                     : &out[static_cast<size_t>(r * out_bytes)];
+      return CheckRange(tensor.name, plan.type, row, stored);
+    };
+    const auto work = [&] {
+      for (int64_t r = next.fetch_add(1); r < count; r = next.fetch_add(1)) {
+        const std::vector<float> row = row_of(r);
+        const int64_t matrix = (first + r) / rows_per_matrix;
+        const float* importance =
+            plan.importance != nullptr ? plan.importance->data() + matrix * cols : nullptr;
+        if (!copied && AllFinite(row)) {
+          QuantizeRow(plan.type, row.data(), cols, importance,
+                      &out[static_cast<size_t>(r * out_bytes)]);
         }
-      };
+        if (check(r, row).ok()) continue;
+        for (int64_t seen = first_wrong; r < seen && !first_wrong.compare_exchange_weak(seen, r);) {
+        }
+      }
+    };
+    // Types without a decoder hold no weights and are copied.
+    if (GetFormat(tensor.dtype).decode != nullptr) {
       std::vector<std::thread> helpers;
       for (int t = 1; t < num_threads; ++t) helpers.emplace_back(work);
       work();
       for (std::thread& helper : helpers) helper.join();
-      if (!finite) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("tensor \"", tensor.name, "\" holds infinities or NaN"));
-      }
     }
+    // The same complaint whichever thread came first.
+    if (first_wrong < count) return check(first_wrong, row_of(first_wrong));
+    if (copied) out.swap(in);
     if (absl::Status s = writer->Write(out.data(), static_cast<int64_t>(out.size())); !s.ok())
       return s;
     Report(count * in_bytes);

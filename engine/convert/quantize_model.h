@@ -36,7 +36,8 @@ struct QuantizeResult {
   std::map<std::string, int64_t> bytes_by_type;
 };
 
-// INVALID_ARGUMENT for rules, types or importances that do not fit. On an error no output is left.
+// INVALID_ARGUMENT for rules, types or importances that do not fit, and for weights that are
+// infinite, NaN or beyond their new type's range. On an error no output is left.
 absl::StatusOr<QuantizeResult> QuantizeModel(const QuantizeOptions& options);
 
 // What decides a tensor's type when no rule does.

@@ -1,7 +1,10 @@
 #include "engine/formats/float_tensor.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/quant/float_bits.h"
 #include "kernels/quant/registry.h"
@@ -29,6 +32,32 @@ std::vector<uint8_t> FromFloats(DType dtype, const std::vector<float>& values) {
     std::memcpy(&bytes[2 * i], &half, 2);
   }
   return bytes;
+}
+
+bool AllFinite(absl::Span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+}
+
+absl::Status CheckRange(absl::string_view tensor, DType dtype, absl::Span<const float> weights,
+                        const uint8_t* stored) {
+  const auto is_wrong = [](float v) { return !std::isfinite(v); };
+  const auto wrong = std::find_if(weights.begin(), weights.end(), is_wrong);
+  if (wrong != weights.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor \"", tensor, "\" holds ", *wrong, ", but weights are finite numbers"));
+  }
+  const WeightFormat& format = GetFormat(dtype);
+  const std::vector<float> held = ToFloats(dtype, stored, static_cast<int64_t>(weights.size()));
+  const auto lost = std::find_if(held.begin(), held.end(), is_wrong);
+  if (lost == held.end()) return absl::OkStatus();
+  // A block's scale follows from its largest weight.
+  const size_t elems = static_cast<size_t>(format.block_elems);
+  const absl::Span<const float> block =
+      weights.subspan(static_cast<size_t>(lost - held.begin()) / elems * elems, elems);
+  const float largest = *std::max_element(
+      block.begin(), block.end(), [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+  return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor, "\" holds ", largest,
+                                                 ", which is beyond the range of ", format.name));
 }
 
 }  // namespace thermocline

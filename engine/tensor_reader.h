@@ -32,7 +32,7 @@ struct ExpertSlice {
   const TensorInfo* tensor = nullptr;  // null: the expert has no such matrix
   DType dtype = DType::kF32;           // as read
   int64_t rows = 0, cols = 0;
-  int64_t block = 0;        // first row of the expert's part of the tensor, or column if transposed
+  int64_t block = 0;        // of the matrices in the tensor, which one is the expert's
   int64_t stored_rows = 0;  // rows of that part
   int64_t first = 0, step = 1;
   bool transposed = false;

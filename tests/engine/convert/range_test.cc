@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <limits>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/convert/convert.h"
 #include "engine/convert/quantize_model.h"
@@ -13,7 +12,7 @@
 #include "engine/formats/float_tensor.h"
 #include "kernels/quant/quantize.h"
 #include "kernels/quant/registry.h"
-#include "tests/support/model_bytes.h"
+#include "tests/support/hf_folder.h"
 #include "tests/support/temporary_file.h"
 
 namespace thermocline {
@@ -118,40 +117,15 @@ TEST_F(RangeTest, QuantizeRefusesInfinitiesAndNanAlsoWhereItOnlyCopies) {
   EXPECT_TRUE(Quantize(DType::kQ8_0, 1.0f).ok());
 }
 
-// A llama of one layer.
-void WriteFolder(const std::string& folder, float q_weight, float norm) {
-  const std::string layer = "model.layers.0.";
-  const std::pair<std::string, std::vector<int64_t>> tensors[] = {
-      {"model.embed_tokens.weight", {4, 8}},       {"model.norm.weight", {8}},
-      {layer + "input_layernorm.weight", {8}},     {layer + "post_attention_layernorm.weight", {8}},
-      {layer + "self_attn.q_proj.weight", {8, 8}}, {layer + "self_attn.k_proj.weight", {8, 8}},
-      {layer + "self_attn.v_proj.weight", {8, 8}}, {layer + "self_attn.o_proj.weight", {8, 8}},
-      {layer + "mlp.gate_proj.weight", {8, 8}},    {layer + "mlp.up_proj.weight", {8, 8}},
-      {layer + "mlp.down_proj.weight", {8, 8}}};
-  std::string header, data;
-  for (const auto& [name, shape] : tensors) {
-    int64_t elems = 1;
-    for (int64_t dim : shape) elems *= dim;
-    std::vector<float> values(static_cast<size_t>(elems), 0.5f);
-    if (absl::StrContains(name, "q_proj")) values[11] = q_weight;
-    if (name == "model.norm.weight") values[3] = norm;
-    const size_t begin = data.size();
-    data += RawList(values);
-    absl::StrAppend(&header, header.empty() ? "{" : ",", "\"", name,
-                    R"(":{"dtype":"F32","shape":[)", shape[0],
-                    shape.size() > 1 ? absl::StrCat(",", shape[1]) : "", R"(],"data_offsets":[)",
-                    begin, ",", data.size(), "]}");
-  }
-  WriteBytes(folder + "/model.safetensors", SafetensorsBytes(header + "}", data));
-  WriteBytes(folder + "/config.json",
-             R"({"model_type":"llama","hidden_size":8,"num_hidden_layers":1,"vocab_size":4,)"
-             R"("max_position_embeddings":64,"intermediate_size":8,"rms_norm_eps":1e-6,)"
-             R"("num_attention_heads":2,"tie_word_embeddings":true})");
-}
-
 TEST_F(RangeTest, ConvertRefusesWhatATypeCannotHold) {
   const auto convert = [&](std::optional<DType> type, float q_weight, float norm = 1.0f) {
-    WriteFolder(folder_.path(), q_weight, norm);
+    HfFolder folder = HfFolder::Llama();
+    std::vector<float> q(64, 0.5f), norms(8, 1.0f);
+    q[11] = q_weight;
+    norms[3] = norm;
+    folder.Set("model.layers.0.self_attn.q_proj.weight", {8, 8}, q);
+    folder.Set("model.norm.weight", {8}, norms);
+    folder.Write(folder_.path());
     ConvertOptions options;
     options.input = folder_.path();
     options.output = output_.path();

@@ -83,8 +83,9 @@ absl::Status BpeTokenizer::Initialize(BpeOptions options) {
       continue;
     }
     bytes_[id] = BytesOfPrintable(tokens[id]);
-    ids_.emplace(bytes_[id], static_cast<int32_t>(id));  // the first of equal tokens wins
-    if (bytes_[id].size() == 1)
+    // The first of equal tokens wins.
+    const bool fresh = ids_.emplace(bytes_[id], static_cast<int32_t>(id)).second;
+    if (fresh && bytes_[id].size() == 1)
       byte_ids_[static_cast<unsigned char>(bytes_[id][0])] = static_cast<int32_t>(id);
   }
   const auto bytes_of = [](const std::string& text) { return BytesOfPrintable(text); };

@@ -85,8 +85,8 @@ TEST_F(QuantizeRulesTest, EveryTensorGetsItsTypeAndWhatIsNoWeightIsCopied) {
 TEST_F(QuantizeRulesTest, WithoutAHeadTheEmbeddingIsTheOutput) {
   GgufBytes gguf;
   uint64_t offset = 0;
-  for (const char* name : {"token_embd.weight", "blk.12.attn_v.weight", "blk.2.attn_v.weight",
-                           "blkx.attn_v.weight"}) {
+  for (const char* name :
+       {"token_embd.weight", "blk.12.attn_v.weight", "blk.2.attn_v.weight", "blkx.attn_v.weight"}) {
     gguf.Tensor(name, {256, 2}, 0, offset);
     offset += 2048;
   }

@@ -176,11 +176,15 @@ TEST_F(TensorReaderTest, TransformsAreAppliedToTheChosenRows) {
   EXPECT_EQ(Floats(Declare({1, 2}, source)), (std::vector<float>{4, 5}));
 }
 
-// A column of zeros is divided by the small number that the length gets.
-TEST_F(TensorReaderTest, UnitColumnsOfZerosStayZeros) {
-  Open({2, 1}, 0, RawList<float>({0, 0}));
+// Lengths get 1e-7 more: a column of that length is halved, and zeros stay zeros.
+TEST_F(TensorReaderTest, UnitColumnsOfAlmostNothingStaySmall) {
   TensorSource source("t");
   source.transform = Transform::kUnitColumns;
+  Open({1, 2}, 0, RawList<float>({1e-7f, -1e-7f}));
+  const std::vector<float> halves = Floats(Declare({1, 2}, source));
+  EXPECT_NEAR(halves[0], 0.5f, 1e-6f);
+  EXPECT_NEAR(halves[1], -0.5f, 1e-6f);
+  Open({2, 1}, 0, RawList<float>({0, 0}));
   EXPECT_EQ(Floats(Declare({2, 1}, source)), (std::vector<float>{0, 0}));
 }
 
@@ -192,6 +196,7 @@ TEST_F(TensorReaderTest, HeadsAreTransposedOneByOneInTheirOwnType) {
   source.heads = 2;
   source.shape = {2, 2, 3};
   Open({2, 2, 3});
+  EXPECT_EQ(TypeOf(*checkpoint_, Declare({2, 3, 2}, source), *checkpoint_->Find("t")), DType::kF32);
   // The declared shape is [heads, columns of the result's rows ...]: [2, 3, 2].
   EXPECT_EQ(Floats(Declare({2, 3, 2}, source)), expected);
   std::string halves;

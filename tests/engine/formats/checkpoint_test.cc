@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "tests/support/model_bytes.h"
 #include "tests/support/temporary_file.h"
 
@@ -109,6 +110,33 @@ TEST_F(CheckpointTest, OnlyRegularFilesAreOpened) {
   EXPECT_EQ(file->first, 0);
   EXPECT_EQ(file->second, 3);
   EXPECT_EQ(checkpoint.AddFile(folder_.path() + "/abc")->first, 1);
+}
+
+size_t NumOpenFiles() {
+  const std::filesystem::directory_iterator files("/proc/self/fd");
+  return static_cast<size_t>(std::distance(begin(files), end(files)));
+}
+
+TEST_F(CheckpointTest, FilesAreClosedAgain) {
+  Write("m.gguf", SmallGguf());
+  const size_t before = NumOpenFiles();
+  EXPECT_TRUE(Checkpoint::Open(folder_.path() + "/m.gguf").ok());
+  EXPECT_TRUE(ReadWholeFile(folder_.path() + "/m.gguf", 1 << 20).ok());
+  EXPECT_FALSE(ReadWholeFile(folder_.path() + "/m.gguf", 1).ok());
+  EXPECT_FALSE(Checkpoint(Checkpoint::Kind::kGguf, "x").AddFile(folder_.path()).ok());
+  EXPECT_EQ(NumOpenFiles(), before);
+}
+
+// However the file system orders them.
+TEST_F(CheckpointTest, AFolderOfManyShardsIsOneModel) {
+  for (int i = 24; i >= 1; --i) {
+    GgufBytes gguf;
+    gguf.Tensor(absl::StrCat("t", i), {1}, 0, 0);
+    Write(absl::StrFormat("m-%05d-of-00024.gguf", i), gguf.File("1234"));
+  }
+  const auto checkpoint = Checkpoint::Open(folder_.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->tensors().size(), 24u);
 }
 
 TEST_F(CheckpointTest, ATensorLiesInsideItsFile) {

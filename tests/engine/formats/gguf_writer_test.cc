@@ -95,6 +95,17 @@ TEST_F(GgufWriterTest, TensorsAreAlignedAndPaddedInnermostDimensionFirst) {
                                      zeros.substr(0, 28)));
 }
 
+TEST_F(GgufWriterTest, TheHeaderIsPaddedWhateverItsLength) {
+  for (size_t length = 1; length <= 32; ++length) {
+    auto writer = GgufWriter::Create(file_.path(), true);
+    ASSERT_TRUE(writer.ok());
+    (*writer)->Add(std::string(length, 'k'), int64_t{1});
+    ASSERT_TRUE((*writer)->WriteHeader().ok());
+    ASSERT_TRUE((*writer)->Finish().ok());
+    EXPECT_EQ(Written(), GgufBytes().U32(std::string(length, 'k'), 1).File()) << length;
+  }
+}
+
 TEST_F(GgufWriterTest, AnUnfinishedFileLeavesNothing) {
   {
     auto writer = GgufWriter::Create(file_.path(), false);

@@ -4,6 +4,7 @@
     cli_test.py THERMOCLINE THERMOCLINE_CLIENT SOURCE_DIR
 """
 import json
+import math
 import os
 import pathlib
 import signal
@@ -121,6 +122,28 @@ class Commands(unittest.TestCase):
                      "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertLess(json.loads(result.stdout)["perplexity"], 100.0)
+
+    def test_perplexity_is_of_the_second_half_of_each_chunk(self):
+        text, chunk = f"{SOURCE}/share/thermocline/demo/LICENSE", 16
+        exact = ("--activations", "f32", "--kv-dtype", "f32")
+        out = json.loads(run("perplexity", "--file", text, "--chunk", str(chunk), "--max-chunks", "2", "--json", *exact).stdout)
+        # Tokens 9 to 15 of 16: the last of them has no successor in its chunk.
+        self.assertEqual((out["tokens_scored"], out["chunks"], out["chunk"]), (14, 2, chunk))
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as line:
+            line.write(json.dumps({"text": pathlib.Path(text).read_text()}) + "\n")
+            line.flush()
+            tokens = json.loads(run("tokenize", DEMO, "--file", line.name).stdout)["ids"]
+        total = 0.0
+        for begin in (0, chunk):
+            part = ",".join(str(t) for t in tokens[begin:begin + chunk])
+            # logprobs[i] is of token i + 1 behind tokens 0 to i.
+            logprobs = json.loads(run("score", DEMO, "--tokens", part, "--json", *exact).stdout)["logprobs"]
+            total += sum(logprobs[chunk // 2:])
+        self.assertAlmostEqual(out["perplexity"] / math.exp(-total / 14), 1.0, places=4)
+        for args, message in ((("--chunk", "3"), "at least 4 tokens"), (("--chunk", "100000"), "shorter than one chunk")):
+            refused = run("perplexity", "--file", text, *args)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(message, refused.stderr)
 
     def test_tokenize_and_render(self):
         reference = f"{GOLDEN}/tokenizer/smollm2.jsonl"

@@ -56,24 +56,23 @@ class HfFolder {
     WriteBytes(folder + "/config.json", config.dump());
   }
 
-  // A llama of one layer: hidden 8, two heads, vocabulary of 4, dense width 12, tied head.
-  static HfFolder Llama() {
+  // A llama of one layer: two heads, vocabulary of 4, dense width 12, tied head.
+  static HfFolder Llama(int64_t hidden = 8) {
     HfFolder folder;
-    folder.config = {{"model_type", "llama"},         {"hidden_size", 8},
-                     {"num_hidden_layers", 1},        {"vocab_size", 4},
-                     {"max_position_embeddings", 64}, {"intermediate_size", 12},
-                     {"rms_norm_eps", 1e-6},          {"num_attention_heads", 2},
-                     {"tie_word_embeddings", true}};
+    folder.config = {
+        {"model_type", "llama"}, {"hidden_size", hidden},         {"num_hidden_layers", 1},
+        {"vocab_size", 4},       {"max_position_embeddings", 64}, {"intermediate_size", 12},
+        {"rms_norm_eps", 1e-6},  {"num_attention_heads", 2},      {"tie_word_embeddings", true}};
     const std::string layer = "model.layers.0.";
-    folder.Count("model.embed_tokens.weight", {4, 8});
-    folder.Count("model.norm.weight", {8});
-    folder.Count(layer + "input_layernorm.weight", {8});
-    folder.Count(layer + "post_attention_layernorm.weight", {8});
+    folder.Count("model.embed_tokens.weight", {4, hidden});
+    folder.Count("model.norm.weight", {hidden});
+    folder.Count(layer + "input_layernorm.weight", {hidden});
+    folder.Count(layer + "post_attention_layernorm.weight", {hidden});
     for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
-      folder.Count(layer + "self_attn." + name + ".weight", {8, 8});
-    folder.Count(layer + "mlp.gate_proj.weight", {12, 8});
-    folder.Count(layer + "mlp.up_proj.weight", {12, 8});
-    folder.Count(layer + "mlp.down_proj.weight", {8, 12});
+      folder.Count(layer + "self_attn." + name + ".weight", {hidden, hidden});
+    folder.Count(layer + "mlp.gate_proj.weight", {12, hidden});
+    folder.Count(layer + "mlp.up_proj.weight", {12, hidden});
+    folder.Count(layer + "mlp.down_proj.weight", {hidden, 12});
     return folder;
   }
 

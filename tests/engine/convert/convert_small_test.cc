@@ -134,6 +134,16 @@ TEST_F(ConvertSmallTest, RowsGoWhereGgufKeepsThem) {
   }
 }
 
+// Their biases have rows of one number.
+TEST_F(ConvertSmallTest, BiasesGoWithTheirRows) {
+  HfFolder folder = HfFolder::Llama();
+  folder.Count("model.layers.0.self_attn.q_proj.bias", {8});
+  folder.Count("model.layers.0.self_attn.v_proj.bias", {8});
+  ASSERT_TRUE(Convert(folder).ok());
+  EXPECT_EQ(Values("blk.0.attn_q.bias"), (std::vector<float>{1, 3, 2, 4, 5, 7, 6, 8}));
+  EXPECT_EQ(Values("blk.0.attn_v.bias"), Count(8));
+}
+
 HfFolder Mixtral() {
   HfFolder folder = HfFolder::Llama();
   folder.config["model_type"] = "mixtral";
@@ -177,16 +187,47 @@ TEST_F(ConvertSmallTest, ExpertsAreStackedAndTheRouterStaysF32) {
 
 TEST_F(ConvertSmallTest, WhatIsWrongWithALaterExpertShowsBeforeWriting) {
   HfFolder folder = Mixtral();
-  folder.Count("model.layers.0.block_sparse_moe.experts.2.w2.weight", {8, 11});
-  absl::Status status = Convert(folder);
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("experts.2.w2.weight"), std::string::npos) << status;
-  EXPECT_TRUE(progress_.empty());
+  for (int e = 0; e < 3; ++e) {
+    folder = Mixtral();
+    const std::string name = absl::StrCat("experts.", e, ".w2.weight");
+    folder.Count("model.layers.0.block_sparse_moe." + name, {8, 11});
+    const absl::Status status = Convert(folder);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find(name), std::string::npos) << status;
+    EXPECT_TRUE(progress_.empty());
+  }
   // Floats of different types may stand beside each other.
   folder = Mixtral();
   folder.Count("model.layers.0.block_sparse_moe.experts.1.w1.weight", {12, 8}, 4, DType::kBF16);
   EXPECT_TRUE(Convert(folder).ok());
   EXPECT_EQ(Values("blk.0.ffn_gate_exps.weight")[96], 4.0f);
+}
+
+// Weights in blocks beside floats cannot be stacked, whichever comes first.
+TEST_F(ConvertSmallTest, ExpertsInBlocksAndOthersAreNotStacked) {
+  const std::string moe = "model.layers.0.block_sparse_moe.";
+  for (int blocks : {0, 1}) {
+    HfFolder folder = HfFolder::Llama(32);
+    folder.config["model_type"] = "mixtral";
+    folder.config["num_local_experts"] = folder.config["num_experts_per_tok"] = 2;
+    folder.Count(moe + "gate.weight", {2, 32});
+    for (int e = 0; e < 2; ++e) {
+      const std::string expert = absl::StrCat(moe, "experts.", e, ".");
+      folder.Count(expert + "w3.weight", {12, 32});
+      folder.Count(expert + "w2.weight", {32, 12});
+      if (e != blocks) {
+        folder.Count(expert + "w1.weight", {12, 32});
+        continue;
+      }
+      folder.SetBytes(expert + "w1.weight_blocks", "U8", {12, 1, 16}, std::string(192, '\1'));
+      folder.SetBytes(expert + "w1.weight_scales", "U8", {12, 1}, std::string(12, '\x7F'));
+    }
+    const absl::Status status = Convert(folder);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_NE(status.message().find("experts.1.w1.weight\" has another type than expert 0's"),
+              std::string::npos)
+        << status;
+  }
 }
 
 TEST_F(ConvertSmallTest, FactorsOfTheConfigurationBecomeATensor) {

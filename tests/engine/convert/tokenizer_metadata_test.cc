@@ -128,7 +128,7 @@ TEST_F(TokenizerMetadataTest, SpecialTokensEndsAndTheTemplate) {
   tokenizer_config_ = {{"bos_token", "<s>"},    {"eos_token", {{"content", "</s>"}}},
                        {"pad_token", "<p>"},    {"unk_token", "<u>"},
                        {"add_bos_token", true}, {"chat_template", "T"}};
-  generation_ = {{"eos_token_id", {4, 5, 6, 6, 99}}};
+  generation_ = {{"eos_token_id", {4, 10, 5, 6, 6, 99}}};
   const Metadata metadata = Written();
   const auto id = [&](const char* key) {
     return std::get<int64_t>(metadata.at(std::string("tokenizer.ggml.") + key));
@@ -229,12 +229,12 @@ TEST_F(TokenizerMetadataTest, WithoutThePrefixNoSpaceIsAdded) {
 
 TEST_F(TokenizerMetadataTest, UnigramsKeepTheirScores) {
   tokenizer_["model"] = json::parse(
-      R"({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5], ["<0x41>", -2.0]]})");
+      R"({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", -3.0], ["a", -1.5], ["<0x41>", -2.0]]})");
   tokenizer_["pre_tokenizer"] = {
       {"type", "Metaspace"}, {"prepend_scheme", "never"}, {"split", false}};
   const Metadata metadata = Written();
   EXPECT_EQ(std::get<std::string>(metadata.at("tokenizer.ggml.model")), "t5");
-  EXPECT_EQ(metadata.at("tokenizer.ggml.scores"), MetadataValue(std::vector<double>{0, -1.5, -2}));
+  EXPECT_EQ(metadata.at("tokenizer.ggml.scores"), MetadataValue(std::vector<double>{-3, -1.5, -2}));
   // Without byte fallback it is a token like others.
   EXPECT_EQ(metadata.at("tokenizer.ggml.token_type"), MetadataValue(Ints{2, 1, 1}));
 }

@@ -187,7 +187,9 @@ TEST(NamePattern, MatchesWholeNames) {
   }
   const absl::Status status = NamePattern::Create("ab(c").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("pattern \"ab(c\" fails at offset 4"), std::string::npos)
+  EXPECT_NE(
+      status.message().find("pattern \"ab(c\" fails at offset 4: missing closing parenthesis"),
+      std::string::npos)
       << status;
 }
 

@@ -1,0 +1,189 @@
+// What the engine says about its work: times of a request, counters, memory, experts.
+#include <numeric>
+
+#include "tests/engine/engine_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using alphabet::Letter;
+using alphabet::Tokens;
+
+class EngineLoadTest : public EngineTest {
+ protected:
+  // Every step takes half a second, between its beginning and its first token.
+  EngineOptions SlowSteps() {
+    EngineOptions options;
+    options.hidden_observer = [this](int layer, const Batch&, absl::Span<const float>) {
+      if (layer == alphabet::kNumLayers) now_ += 0.5;
+    };
+    return options;
+  }
+};
+
+TEST_F(EngineLoadTest, TimesOfARequestCountFromItsSubmission) {
+  EngineOptions options = SlowSteps();
+  options.scheduler.max_num_seqs = 1;
+  Start(std::move(options));
+  Recording first, second;
+  Submit(Request("0", 3), &first);  // at 100
+  now_ = 101.0;
+  Submit(Request("0", 1), &second);
+  now_ = 102.0;
+  engine_->Step();  // 102 to 102.5
+  now_ = 104.0;
+  engine_->Step();
+  now_ = 106.0;
+  engine_->Step();  // until 106.5
+  ASSERT_TRUE(first.done());
+  EXPECT_EQ(first.result->queue_seconds, 2.0);
+  EXPECT_EQ(first.result->first_token_seconds, 2.5);
+  EXPECT_EQ(first.result->total_seconds, 6.5);
+  engine_->Step();  // 106.5 to 107
+  ASSERT_TRUE(second.done());
+  EXPECT_EQ(second.result->queue_seconds, 5.5);
+  EXPECT_EQ(second.result->first_token_seconds, 6.0);
+  EXPECT_EQ(second.result->total_seconds, 6.0);
+}
+
+// A clock may begin at zero.
+TEST_F(EngineLoadTest, TimeZeroIsATimeLikeAnyOther) {
+  now_ = 0.0;
+  Recording r;
+  Submit(Request("0", 2), &r);
+  engine_->Step();
+  now_ = 3.0;
+  engine_->Step();
+  ASSERT_TRUE(r.done());
+  EXPECT_EQ(r.result->queue_seconds, 0.0);
+  EXPECT_EQ(r.result->first_token_seconds, 0.0);
+  EXPECT_EQ(r.result->total_seconds, 3.0);
+}
+
+TEST_F(EngineLoadTest, AQueueEndsWithTheFirstChunkOfAPrompt) {
+  EngineOptions options = SlowSteps();
+  options.scheduler.max_batch_tokens = 2;
+  Start(std::move(options));
+  Recording r;
+  Submit(Request("01234", 1), &r);
+  now_ = 101.0;
+  RunToTheEnd();  // 2 + 2 + 1 tokens: three steps
+  EXPECT_EQ(r.result->queue_seconds, 1.0);
+  EXPECT_EQ(r.result->first_token_seconds, 2.5);
+  EXPECT_EQ(engine_->Load().num_steps, 3);
+}
+
+TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
+  Start(SlowSteps());
+  Recording r;
+  r.on_delta = [this] {
+    now_ += 0.25;
+    return true;
+  };
+  Submit(Request("0", 2), &r);
+  RunToTheEnd();
+  const EngineLoad load = engine_->Load();
+  EXPECT_EQ(load.step_seconds, 2 * (0.5 + 0.25));
+  EXPECT_EQ(load.stage_seconds[static_cast<size_t>(Stage::kSample)], 2 * 0.25);
+  EXPECT_EQ(std::accumulate(load.stage_seconds.begin(), load.stage_seconds.end(), 0.0),
+            load.step_seconds);
+}
+
+// Blocks of four tokens, prompts of five and of one.
+TEST_F(EngineLoadTest, CountersAndBlocksByStep) {
+  EngineOptions options;
+  options.block_size = 4;
+  options.kv_tokens = 64;
+  Start(std::move(options));
+  EXPECT_EQ(engine_->Load().kv_blocks_total, 16);
+  EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+  Recording long_one, short_one;
+  Submit(Request("01234", 5), &long_one);
+  Submit(Request("9", 2), &short_one);
+  EXPECT_EQ(engine_->Load().num_running, 0);
+  EXPECT_EQ(engine_->Load().num_waiting, 2);
+  struct Expected {
+    int64_t prompt, generated;
+    int running, blocks;
+  };
+  const std::vector<Expected> steps = {
+      {6, 2, 2, 3},                // 5 and 1 tokens stored
+      {6, 4, 1, 2},                // the short one has ended
+      {6, 5, 1, 2},                // 7 tokens stored
+      {6, 6, 1, 2}, {6, 7, 0, 0},  // the last of five is delivered, not stored
+  };
+  for (size_t i = 0; i < steps.size(); ++i) {
+    EXPECT_TRUE(engine_->Step());
+    const EngineLoad load = engine_->Load();
+    EXPECT_EQ(load.num_steps, static_cast<int64_t>(i + 1));
+    EXPECT_EQ(load.prompt_tokens, steps[i].prompt) << i;
+    EXPECT_EQ(load.generated_tokens, steps[i].generated) << i;
+    EXPECT_EQ(load.num_running, steps[i].running) << i;
+    EXPECT_EQ(load.num_waiting, 0);
+    EXPECT_EQ(load.kv_blocks_used, steps[i].blocks) << i;
+    EXPECT_EQ(load.num_preemptions, 0);
+  }
+  EXPECT_FALSE(engine_->Step());
+  EXPECT_EQ(engine_->Load().num_steps, 5);
+  EXPECT_EQ(long_one.tokens, Tokens("56789"));
+}
+
+// Four blocks of two tokens hold two sequences of four. The second gives way when the first needs a
+// third block (step 3), waits until that has ended (step 5) and computes its prompt again.
+TEST_F(EngineLoadTest, PreemptionsAndWhatTheyComputeAgainAreCounted) {
+  EngineOptions options;
+  options.block_size = 2;
+  options.kv_tokens = 8;
+  Start(std::move(options));
+  Recording first, second;
+  Submit(Request("012", 5), &first);
+  Submit(Request("567", 5), &second);
+  RunToTheEnd();
+  const EngineLoad load = engine_->Load();
+  EXPECT_EQ(load.num_preemptions, 1);
+  EXPECT_EQ(load.num_steps, 8);
+  EXPECT_EQ(load.prompt_tokens, 3 + 3 + 3);
+  EXPECT_EQ(load.generated_tokens, 10);
+  EXPECT_EQ(first.tokens, Tokens("34567"));
+  EXPECT_EQ(second.tokens, Tokens("89012"));
+  ExpectNothingIsLeft();
+}
+
+TEST_F(EngineLoadTest, TheLastTokenOfAStoppedOutputIsCounted) {
+  Run(Request("x", 10));  // y, z, the end
+  EXPECT_EQ(engine_->Load().generated_tokens, 3);
+  EXPECT_EQ(engine_->Load().prompt_tokens, 1);
+  Run(Request("ab", 0));
+  EXPECT_EQ(engine_->Load().generated_tokens, 3);
+  EXPECT_EQ(engine_->Load().prompt_tokens, 3);
+}
+
+// Token a is 7: experts 3 and 0 in layer 0, experts 0 and 1 in layer 1. Two slots a layer hold 0
+// and 1 at first, so that layer 0 reads expert 3 in place of 1.
+TEST_F(EngineLoadTest, ExpertsByLayer) {
+  EngineOptions options;
+  options.host_experts = 2;
+  Start(std::move(options));
+  const int64_t bytes = engine_->weights().expert_layouts()[0].bytes;
+  ASSERT_GT(bytes, 0);
+  using Bits = std::vector<bool>;
+  EXPECT_EQ(engine_->Load().resident[0], (Bits{true, true, false, false}));
+  Run(Request("a", 0));
+  const EngineLoad load = engine_->Load();
+  EXPECT_EQ(load.heat[0], (std::vector<int64_t>{1, 0, 0, 1}));
+  EXPECT_EQ(load.heat[1], (std::vector<int64_t>{1, 1, 0, 0}));
+  EXPECT_EQ(load.resident[0], (Bits{true, false, false, true}));
+  EXPECT_EQ(load.resident[1], (Bits{true, true, false, false}));
+  ASSERT_EQ(load.experts.size(), 2u);
+  EXPECT_EQ(load.experts[0].hits, 1);
+  EXPECT_EQ(load.experts[0].misses, 1);
+  EXPECT_EQ(load.experts[0].evictions, 1);
+  EXPECT_EQ(load.experts[0].bytes_read, 3 * bytes);
+  EXPECT_EQ(load.experts[1].hits, 2);
+  EXPECT_EQ(load.experts[1].misses, 0);
+  EXPECT_EQ(load.experts[1].bytes_read, 2 * bytes);
+  EXPECT_EQ(load.expert_bytes_computed, 4 * bytes);
+}
+
+}  // namespace
+}  // namespace thermocline

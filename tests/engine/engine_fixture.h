@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,6 +40,8 @@ class EngineTest : public testing::Test {
     request.max_tokens = max_tokens;
     return request;
   }
+  // Lives as long as the engine, however the test ends.
+  Recording& NewRecording() { return recordings_.emplace_back(); }
   RequestId Submit(GenerateRequest request, Recording* recording) {
     const auto id = engine_->Submit(std::move(request), std::make_unique<RecordingSink>(recording));
     EXPECT_TRUE(id.ok()) << id.status();
@@ -53,7 +56,7 @@ class EngineTest : public testing::Test {
   }
   // The request alone, to its end, which must leave nothing behind.
   Recording Run(GenerateRequest request) {
-    Recording recording;
+    Recording& recording = NewRecording();
     Submit(std::move(request), &recording);
     RunToTheEnd();
     EXPECT_TRUE(recording.done());
@@ -68,6 +71,7 @@ class EngineTest : public testing::Test {
   }
 
   double now_ = 100.0;
+  std::deque<Recording> recordings_;
   Recording unused_;  // of requests that are refused
   std::unique_ptr<Engine> engine_;
 };

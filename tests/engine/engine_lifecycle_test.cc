@@ -28,7 +28,7 @@ TEST_F(EngineLifecycleTest, ThereIsNothingToDoWithoutRequests) {
 
 TEST_F(EngineLifecycleTest, ADeadlineThatPassesInTheQueueEndsTheRequestThere) {
   StartSingle();
-  Recording running, waiting;
+  Recording &running = NewRecording(), &waiting = NewRecording();
   Submit(Request("0", 100), &running);
   engine_->Step();
   GenerateRequest request = Request("a", 5);
@@ -58,7 +58,7 @@ TEST_F(EngineLifecycleTest, ADeadlineThatPassesWhileRunningKeepsTheTextSoFar) {
   GenerateRequest request = Request("a", 20);
   request.deadline = 105.0;
   request.stop = {"dX"};
-  Recording r;
+  Recording& r = NewRecording();
   Submit(request, &r);
   for (int i = 0; i < 3; ++i) engine_->Step();
   now_ = 105.0;
@@ -74,7 +74,7 @@ TEST_F(EngineLifecycleTest, ADeadlineThatPassesWhileRunningKeepsTheTextSoFar) {
 
 TEST_F(EngineLifecycleTest, CancellationEndsRunningAndWaitingRequests) {
   StartSingle();
-  Recording running, waiting, next;
+  Recording &running = NewRecording(), &waiting = NewRecording(), &next = NewRecording();
   const RequestId first = Submit(Request("a", 20), &running);
   engine_->Step();
   engine_->Step();
@@ -101,7 +101,7 @@ TEST_F(EngineLifecycleTest, CancellationEndsRunningAndWaitingRequests) {
 }
 
 TEST_F(EngineLifecycleTest, ASinkThatRefusesCancelsItsRequest) {
-  Recording refusing, other;
+  Recording &refusing = NewRecording(), &other = NewRecording();
   int deltas = 0;
   refusing.on_delta = [&] { return ++deltas < 3; };
   Submit(Request("a", 20), &refusing);
@@ -117,7 +117,7 @@ TEST_F(EngineLifecycleTest, ASinkThatRefusesCancelsItsRequest) {
 
 TEST_F(EngineLifecycleTest, AbortingEndsWhatRunsWaitsAndHasJustCome) {
   StartSingle();
-  Recording running, waiting, arriving;
+  Recording &running = NewRecording(), &waiting = NewRecording(), &arriving = NewRecording();
   Submit(Request("0", 100), &running);
   Submit(Request("0", 100), &waiting);
   engine_->Step();
@@ -132,7 +132,7 @@ TEST_F(EngineLifecycleTest, AbortingEndsWhatRunsWaitsAndHasJustCome) {
 }
 
 TEST_F(EngineLifecycleTest, DestructionAbortsWhatIsLeft) {
-  Recording r;
+  Recording& r = NewRecording();
   Submit(Request("0", 100), &r);
   engine_.reset();
   ASSERT_TRUE(r.done());
@@ -141,7 +141,8 @@ TEST_F(EngineLifecycleTest, DestructionAbortsWhatIsLeft) {
 
 TEST_F(EngineLifecycleTest, TheQueueCountsWhatTheEngineHasNotSeenYet) {
   StartSingle(/*max_waiting=*/2);
-  Recording one, two, three, four;
+  Recording &one = NewRecording(), &two = NewRecording(), &three = NewRecording(),
+            &four = NewRecording();
   Submit(Request("0", 3), &one);
   Submit(Request("0", 3), &two);
   EXPECT_EQ(engine_->Load().num_waiting, 2);
@@ -163,7 +164,7 @@ TEST_F(EngineLifecycleTest, TheQueueCountsWhatTheEngineHasNotSeenYet) {
 }
 
 TEST_F(EngineLifecycleTest, IdsAreDifferent) {
-  Recording one, two;
+  Recording &one = NewRecording(), &two = NewRecording();
   const RequestId first = Submit(Request("0", 1), &one), second = Submit(Request("5", 2), &two);
   EXPECT_NE(first, second);
   engine_->Cancel(second);
@@ -173,7 +174,7 @@ TEST_F(EngineLifecycleTest, IdsAreDifferent) {
 }
 
 TEST_F(EngineLifecycleTest, DrainingRefusesTheNewAndFinishesTheOld) {
-  Recording r;
+  Recording& r = NewRecording();
   Submit(Request("0", 3), &r);
   EXPECT_FALSE(engine_->Load().draining);
   engine_->Drain();
@@ -211,7 +212,7 @@ TEST_F(EngineLifecycleTest, AStepThatFailsEndsItsRequestsWithTheError) {
   EngineOptions options;
   options.dense_backend = std::make_unique<FailingBackend>(&fail);
   Start(std::move(options));
-  Recording one, two, later;
+  Recording &one = NewRecording(), &two = NewRecording(), &later = NewRecording();
   Submit(Request("a", 20), &one);
   engine_->Step();
   Submit(Request("a", 20), &two);
@@ -237,7 +238,7 @@ TEST_F(EngineLifecycleTest, RunServesWhatComesUntilItIsStopped) {
   std::thread thread([this] { engine_->Run(); });
   for (int round = 0; round < 3; ++round) {
     std::promise<void> ended;
-    Recording r;
+    Recording& r = NewRecording();
     r.on_done = [&] { ended.set_value(); };
     Submit(Request("0", 4), &r);
     ended.get_future().wait();

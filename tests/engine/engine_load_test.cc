@@ -25,7 +25,7 @@ TEST_F(EngineLoadTest, TimesOfARequestCountFromItsSubmission) {
   EngineOptions options = SlowSteps();
   options.scheduler.max_num_seqs = 1;
   Start(std::move(options));
-  Recording first, second;
+  Recording &first = NewRecording(), &second = NewRecording();
   Submit(Request("0", 3), &first);  // at 100
   now_ = 101.0;
   Submit(Request("0", 1), &second);
@@ -49,7 +49,7 @@ TEST_F(EngineLoadTest, TimesOfARequestCountFromItsSubmission) {
 // A clock may begin at zero.
 TEST_F(EngineLoadTest, TimeZeroIsATimeLikeAnyOther) {
   now_ = 0.0;
-  Recording r;
+  Recording& r = NewRecording();
   Submit(Request("0", 2), &r);
   engine_->Step();
   now_ = 3.0;
@@ -64,7 +64,7 @@ TEST_F(EngineLoadTest, AQueueEndsWithTheFirstChunkOfAPrompt) {
   EngineOptions options = SlowSteps();
   options.scheduler.max_batch_tokens = 2;
   Start(std::move(options));
-  Recording r;
+  Recording& r = NewRecording();
   Submit(Request("01234", 1), &r);
   now_ = 101.0;
   RunToTheEnd();  // 2 + 2 + 1 tokens: three steps
@@ -75,7 +75,7 @@ TEST_F(EngineLoadTest, AQueueEndsWithTheFirstChunkOfAPrompt) {
 
 TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
   Start(SlowSteps());
-  Recording r;
+  Recording& r = NewRecording();
   r.on_delta = [this] {
     now_ += 0.25;
     return true;
@@ -97,7 +97,7 @@ TEST_F(EngineLoadTest, CountersAndBlocksByStep) {
   Start(std::move(options));
   EXPECT_EQ(engine_->Load().kv_blocks_total, 16);
   EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
-  Recording long_one, short_one;
+  Recording &long_one = NewRecording(), &short_one = NewRecording();
   Submit(Request("01234", 5), &long_one);
   Submit(Request("9", 2), &short_one);
   EXPECT_EQ(engine_->Load().num_running, 0);
@@ -135,7 +135,7 @@ TEST_F(EngineLoadTest, PreemptionsAndWhatTheyComputeAgainAreCounted) {
   options.block_size = 2;
   options.kv_tokens = 8;
   Start(std::move(options));
-  Recording first, second;
+  Recording &first = NewRecording(), &second = NewRecording();
   Submit(Request("012", 5), &first);
   Submit(Request("567", 5), &second);
   RunToTheEnd();

@@ -226,7 +226,7 @@ TEST_F(EngineOutputTest, ChoicesFollowSeedAndPositionWhoeverElseRuns) {
   request.sampling.seed = 7;
   const std::vector<int32_t> alone = Run(request).tokens;
   EXPECT_GT(std::set<int32_t>(alone.begin(), alone.end()).size(), 8u);  // not one choice repeated
-  Recording same, other, behind;
+  Recording &same = NewRecording(), &other = NewRecording(), &behind = NewRecording();
   Submit(request, &same);
   GenerateRequest different = request;
   different.sampling.seed = 8;

@@ -16,7 +16,7 @@ import sys
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, EXPERTS, TOP_K, WIDTH = 64, 2, 2, 1, 16, 4, 2, 16
 CONTEXT = 16384
 STRING, BOOL, INT32, UINT32, FLOAT32, ARRAY = 8, 7, 5, 4, 6, 9
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+NORMAL, CONTROL = 1, 3
 
 CALL = '{"name":"get","arguments":{"x":1}}'
 # Bytes above 127 in GPT-2's alphabet: E2 82 AC is the euro sign. G with a dot is a space, C with a dot a line end.
@@ -24,8 +24,7 @@ EURO = ["\u00e2", "\u0124", "\u00ac"]
 TOKENS = (["<s>", "</s>", "<|note|>", "<tool_call>", "</tool_call>", "<think>", "</think>"]
           + [chr(ord("a") + i) for i in range(26)] + [str(i) for i in range(10)]
           + ["\u0120", "\u010a", ".", ":", "+", "?", *EURO, CALL, "mull", "ok", "<", "|", ">", "_", "/", "{", "}", '"', "!"])
-KINDS = {"<s>": CONTROL, "</s>": CONTROL, "<|note|>": CONTROL, "<tool_call>": CONTROL, "</tool_call>": CONTROL,
-         "<think>": USER_DEFINED, "</think>": USER_DEFINED}
+CONTROLS = TOKENS[:7]
 CHAINS = ["<s> abcdefghijklmnopqrstuvwxyz </s> a", "01234567890"]
 SEQUENCES = [["\u0120", *EURO, ".", "\u010a", "</s>"],
              [":", "<|note|>", "!", "</s>"],
@@ -64,7 +63,7 @@ def metadata():
     yield t + "model", STRING, "gpt2"
     yield t + "pre", STRING, "gpt-2"
     yield t + "tokens", (ARRAY, STRING), TOKENS
-    yield t + "token_type", (ARRAY, INT32), [KINDS.get(token, NORMAL) for token in TOKENS]
+    yield t + "token_type", (ARRAY, INT32), [CONTROL if token in CONTROLS else NORMAL for token in TOKENS]
     yield t + "merges", (ARRAY, STRING), []
     yield t + "bos_token_id", UINT32, 0
     yield t + "eos_token_id", UINT32, 1

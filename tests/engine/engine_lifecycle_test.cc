@@ -2,8 +2,8 @@
 #include <future>
 #include <thread>
 
-#include "kernels/reference/reference_backend.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/support/failing_backend.h"
 
 namespace thermocline {
 namespace {
@@ -194,18 +194,6 @@ TEST_F(EngineLifecycleTest, InvalidRequestsAreRefused) {
   request.prompt = {alphabet::kVocabSize};
   EXPECT_EQ(StatusOfSubmit(request).code(), absl::StatusCode::kInvalidArgument);
 }
-
-// Every wait fails when told to.
-class FailingBackend : public ReferenceBackend {
- public:
-  explicit FailingBackend(const bool* fail) : fail_(fail) {}
-  absl::Status Wait(EventId) override {
-    return *fail_ ? absl::InternalError("the device is lost") : absl::OkStatus();
-  }
-
- private:
-  const bool* fail_;
-};
 
 TEST_F(EngineLifecycleTest, AStepThatFailsEndsItsRequestsWithTheError) {
   bool fail = false;

@@ -345,36 +345,5 @@ TEST_F(ServiceTest, ControlTellsModelLoadAndExperts) {
   EXPECT_TRUE(map.layers(0).resident(0));
 }
 
-TEST(MetricNames, AreTheContract) {
-  Metrics metrics;
-  EngineLoad load;
-  load.experts.resize(1);
-  metrics.SetLoadSource([load] { return load; });
-  const std::string text = metrics.Text();
-  for (const char* name : {"thermocline_requests_running",
-                           "thermocline_requests_waiting",
-                           "thermocline_kv_blocks_used",
-                           "thermocline_kv_cache_usage_ratio",
-                           "thermocline_draining",
-                           "thermocline_steps_total",
-                           "thermocline_step_seconds_total",
-                           "thermocline_prompt_tokens_total",
-                           "thermocline_generated_tokens_total",
-                           "thermocline_preemptions_total",
-                           "thermocline_expert_hits_total{layer=\"0\"}",
-                           "thermocline_expert_misses_total{layer=\"0\"}",
-                           "thermocline_expert_evictions_total{layer=\"0\"}",
-                           "thermocline_expert_read_bytes_total{layer=\"0\"}",
-                           "thermocline_time_to_first_token_seconds_bucket",
-                           "thermocline_inter_token_seconds_bucket",
-                           "thermocline_queue_seconds_bucket",
-                           "thermocline_request_seconds_bucket",
-                           "thermocline_requests_finished_total{reason=\"stop\"}",
-                           "thermocline_requests_rejected_total{reason=\"invalid\"}"}) {
-    EXPECT_NE(text.find(std::string("\n") + name), std::string::npos) << name;
-  }
-  metrics.SetLoadSource(nullptr);
-}
-
 }  // namespace
 }  // namespace thermocline

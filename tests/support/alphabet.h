@@ -4,8 +4,12 @@
 #ifndef THERMOCLINE_TESTS_SUPPORT_ALPHABET_H_
 #define THERMOCLINE_TESTS_SUPPORT_ALPHABET_H_
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstdint>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -33,6 +37,17 @@ inline std::vector<int32_t> Tokens(const std::string& text) {
   std::vector<int32_t> ids;
   for (char c : text) ids.push_back(c <= '9' ? Digit(c - '0') : Letter(c));
   return ids;
+}
+
+// A copy of the model with `from` replaced by `to`, which must be as long, at its first place.
+inline void WriteVariant(const std::string& from, const std::string& to, const std::string& path) {
+  std::ifstream in(Path(), std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const size_t at = bytes.find(from);
+  ASSERT_NE(at, std::string::npos) << from;
+  ASSERT_EQ(from.size(), to.size());
+  bytes.replace(at, to.size(), to);
+  std::ofstream(path, std::ios::binary) << bytes;
 }
 
 // log(softmax) of the three logits that there are: log(e^4 + e^2 + 62 e^0) = 4.820178.

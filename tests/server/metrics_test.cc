@@ -29,8 +29,7 @@ class MetricsTest : public ServiceFixture {
     EXPECT_NEAR(Metric(name + "_sum"), sum, 1e-9) << name;
   }
   Stream<v1::GenerateResponse> Finish(grpc::ClientReader<v1::GenerateResponse>* reader) {
-    while (engine_->Step()) {
-    }
+    StepToTheEnd();
     return ReadAll(reader);
   }
 };
@@ -174,6 +173,7 @@ TEST_F(MetricsTest, TimesOfARequestOverTheWire) {
       now_ = now_ + later;
       engine_->Step();
     }
+    StepToTheEnd();
     if (chat) {
       EXPECT_TRUE(ReadAll(talk.get()).status.ok());
     } else {
@@ -256,7 +256,7 @@ TEST_F(MetricsTest, EveryEndIsCountedUnderItsReason) {
 }
 
 TEST_F(MetricsTest, AnErrorOfTheEngineIsTheCallsAndIsCounted) {
-  bool fail = true;
+  bool fail = false;
   EngineOptions options;
   options.dense_backend = std::make_unique<FailingBackend>(&fail);
   Start(std::move(options));
@@ -264,6 +264,7 @@ TEST_F(MetricsTest, AnErrorOfTheEngineIsTheCallsAndIsCounted) {
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, Request("a", 9));
   WaitUntilQueued(1);
+  fail = true;
   const Stream<v1::GenerateResponse> stream = Finish(reader.get());
   EXPECT_EQ(stream.status.error_code(), grpc::StatusCode::INTERNAL);
   EXPECT_EQ(stream.status.error_message(), "the device is lost");

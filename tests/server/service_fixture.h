@@ -79,6 +79,12 @@ class ServiceFixture : public testing::Test {
   void RunEngine() {
     thread_ = std::thread([this] { engine_->Run(); });
   }
+  // Steps the engine in the test's thread until it has nothing to do, so that whoever waits for an
+  // answer gets one.
+  void StepToTheEnd() {
+    while (engine_->Step()) {
+    }
+  }
   void Stop() {
     if (engine_ == nullptr) return;
     engine_->Stop();

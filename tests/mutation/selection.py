@@ -1,0 +1,36 @@
+"""Which test programs should see a mutant, by where it is: the first prefix that fits counts. "PROGRAM" or "PROGRAM PATTERN"."""
+import fnmatch
+
+TESTS = (
+    ("kernels/", ["kernels_test", "concurrency_test", "golden_test", "placement_test", "convert_test"]),
+    ("cache/", ["concurrency_test", "placement_test", "engine_test", "server_test", "command_line"]),
+    ("scheduler/", ["concurrency_test", "engine_test", "placement_test", "server_test"]),
+    ("engine/template/", ["formats_test", "server_test", "command_line"]),
+    ("engine/chat/", ["formats_test", "server_test", "command_line"]),
+    ("engine/tokenizer/", ["formats_test", "fuzz_replay_test", "convert_test", "command_line"]),
+    ("engine/formats/", ["formats_test", "fuzz_replay_test", "convert_test", "golden_test", "command_line"]),
+    ("engine/convert/", ["convert_test", "formats_test", "command_line"]),
+    ("engine/models/", ["formats_test", "fuzz_replay_test", "golden_test", "convert_test", "placement_test"]),
+    ("engine/layers/", ["formats_test", "golden_test", "placement_test", "convert_test"]),
+    ("engine/", ["formats_test", "concurrency_test", "engine_test", "golden_test", "placement_test", "convert_test", "server_test",
+                 "command_line"]),
+    ("server/", ["server_test", "command_line", "load_client"]),
+    ("clients/", ["clients_test", "command_line", "load_client"]),
+)
+# What the Python tests start.
+PYTHON_NEEDS = ["thermocline", "thermocline-client", "thermocline-load"]
+
+
+def programs_for(path):
+    """[(program, pattern of its cases)] for a source file."""
+    for prefix, names in TESTS:
+        if path.startswith(prefix):
+            return [(name.split(" ") + ["*"])[:2] for name in names]
+    return []
+
+
+def matches(pattern, case):
+    """As --gtest_filter: patterns between colons; what follows a minus is left out."""
+    wanted, _, unwanted = pattern.partition("-")
+    fits = lambda patterns: any(fnmatch.fnmatchcase(case, p) for p in patterns.split(":") if p)
+    return fits(wanted or "*") and not fits(unwanted)

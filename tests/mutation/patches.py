@@ -33,7 +33,7 @@ class Patched:
 
     def __init__(self, folder, through):
         self.source = generate.HERE.parent.parent
-        self.tree, self.build = pathlib.Path(folder, "patched", "tree"), pathlib.Path(folder, "patched", "build")
+        self.tree, self.build = folder / "patched/tree", folder / "patched/build"
         self.through = list(through)
         generate.copy_tree(self.source, self.tree)
         generate.configure(self.tree, self.build, self.through)
@@ -102,7 +102,7 @@ def run(args):
     if args.list:
         print(*(f"{p.name:8} {p.program} {p.pattern}" for p in patches), sep="\n")
         return 0
-    patched = Patched(args.folder, args.through.split())
+    patched = Patched(args.folder.resolve(), args.through.split())
     red = patched.red(patches)
     if red and not args.ignore_failing:
         sys.exit("without any patch (--ignore-failing goes on):\n" + "\n".join(red))

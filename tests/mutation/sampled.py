@@ -20,7 +20,7 @@ TIMEOUT_FACTOR, TIMEOUT_SECONDS = 4, 10  # a mutant may take this many times the
 
 class Sample:
     def __init__(self, folder, jobs, through):
-        self.folder, self.jobs = pathlib.Path(folder), jobs
+        self.folder, self.jobs = pathlib.Path(folder).resolve(), jobs
         self.tree, self.build = self.folder / "tree", self.folder / "build"
         self.programs = Programs(self.build, through)
         self.through = list(through)

@@ -1,4 +1,4 @@
-"""What is no mutant: wording, reporting and pure hints of speed. Short on purpose; every line is a claim that no test need notice."""
+"""What is no mutant: wording, reporting and pure hints of speed. Short on purpose: every line claims that no test need notice."""
 import re
 
 FOLDERS = ("scheduler", "cache", "engine", "server")
@@ -14,14 +14,18 @@ CALLS = re.compile(
     | reserve | shrink_to_fit | prefetch | __builtin_prefetch
     )$""", re.VERBOSE)
 
-# Functions that only describe, for people, and the functions that only say what a flag is for.
+# Of a call of one of these the arguments are wording; that it happens is not.
+MESSAGES = re.compile(r"^(Fail|fail|warn|Warn|OutOfRange)$")
+
+# Functions that only describe, for people.
 FUNCTIONS = re.compile(r"(^|::)(LogModel|MiB|DescribeBackend|ShowProgress|DebugString)$")
 
-# Mutants whose text holds one of these: how many threads do the work, what goes to a terminal's standard error, casts to void.
-TEXT = re.compile(r"num_threads|kMaxThreads|\bhelpers?\b|\bstderr\b|isatty|STDERR_FILENO|\(void\)|static_cast<void>")
+# Mutants whose line holds one of these: how many threads do the work, what a terminal's standard error shows, casts to void.
+TEXT = re.compile(r"num_threads|kMaxThreads|\bhelpers?\b|\bstderr\b|isatty|\(void\)|static_cast<void>")
 
-# Functions whose arguments may be swapped without any effect.
-SYMMETRIC = re.compile(r"^(max|min|swap|gcd|lcm|operator\W+)$")
+# Arguments that are not swapped: without effect, or never right for the compiler or the machine.
+NOT_SWAPPED = re.compile(r"^(max|min|swap|equivalent|operator\W+|add_option|add_flag|add_subcommand)$")
+NOT_SWAPPED_ARGUMENT = re.compile(r"\.c?r?(begin|end)\(\)$")
 
 
 def wanted_file(path):

@@ -41,7 +41,8 @@ class Finder(Kinds):
                 self.statement(cursor, above)
             self.expression(cursor, above)
             children = list(cursor.get_children())
-            for child in children:
+            is_message = cursor.kind == K.CALL_EXPR and exclusions.MESSAGES.match(self.callee(cursor))
+            for child in children if not is_message else ():
                 if self.is_behaviour(cursor, child, children):
                     self.visit(child, (*above, cursor), self.is_statement(cursor, child, children))
         self.function = outer
@@ -57,7 +58,7 @@ class Finder(Kinds):
             self.literal(cursor)
         if cursor.kind in (K.BINARY_OPERATOR, K.CALL_EXPR):
             self.binary(cursor)
-        if cursor.kind == K.CALL_EXPR:
+        if cursor.kind == K.CALL_EXPR and not exclusions.MESSAGES.match(self.callee(cursor)):
             self.swapped_arguments(cursor, self.callee(cursor), any(c.kind in VARIABLES for c in above[-1:]))
         condition = self.condition(cursor)
         if condition is not None:
@@ -134,7 +135,8 @@ def clang_arguments(command):
 def find_in_unit(job):
     """The candidates in one source file and in the headers that it is the first to speak for."""
     root, source, arguments, headers = job
-    unit = cindex.Index.create().parse(os.path.join(root, source), arguments, options=cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD)
+    unit = cindex.Index.create().parse(os.path.join(root, source), arguments,
+                                       options=cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD)
     errors = [str(d) for d in unit.diagnostics if d.severity >= cindex.Diagnostic.Error]
     finders = {}
     for path in (source, *headers):

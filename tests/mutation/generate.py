@@ -80,7 +80,7 @@ def candidates_of(source, tree, build, through, jobs):
             return known["candidates"]
     copy_tree(source, tree)
     configure(tree, build, through)
-    generated = [f"proto/thermocline/v1/{n}" for n in ("inference.pb.h", "control.pb.h", "inference.grpc.pb.h", "control.grpc.pb.h")]
+    generated = [f"proto/thermocline/v1/{name}{kind}" for name in ("inference", "control") for kind in (".pb.h", ".grpc.pb.h")]
     subprocess.run([*through, "ninja", "-C", str(build), *generated], check=True, stdout=subprocess.DEVNULL)
     candidates = find(str(source), str(tree), build / "compile_commands.json", jobs)
     store.write_text(json.dumps({"digest": digest.hexdigest(), "candidates": candidates}))

@@ -47,7 +47,8 @@ class Kinds:
         extent = SourceRange.from_locations(SourceLocation.from_offset(self.unit, self.file, begin),
                                             SourceLocation.from_offset(self.unit, self.file, end))
         tokens = [t for t in self.unit.get_tokens(extent=extent) if t.kind != TokenKind.COMMENT and t.extent.end.offset <= end]
-        return b" ".join(t.spelling.encode() for t in tokens)
+        gaps = [b" " if one.extent.end.offset < two.extent.start.offset else b"" for one, two in zip(tokens, tokens[1:])]
+        return b"".join(t.spelling.encode() + gap for t, gap in zip(tokens, gaps + [b""]))
 
     def operator(self, cursor):
         """(begin, end of the left operand, begin of the right one, end, operator), or None."""
@@ -60,10 +61,10 @@ class Kinds:
     def add(self, kind, begin, end, edits, after=b""):
         text = self.on_one_line(begin, end)
         in_macro = any(m[0] <= begin and end <= m[1] for m in self.macros)
-        if in_macro or b"\n#" in self.source[begin:end] or b'R"' in text or exclusions.TEXT.search(text.decode()):
-            return
         line = self.source[self.source.rfind(b"\n", 0, begin) + 1:begin].lstrip()
         rest = self.source[end:self.source.find(b"\n", end)]
+        if in_macro or b"\n#" in self.source[begin:end] or b'R"' in text or exclusions.TEXT.search((line + text + rest).decode()):
+            return
         self.found.append({"file": self.path, "line": self.source.count(b"\n", 0, begin) + 1,
                            "last_line": self.source.count(b"\n", 0, end) + 1, "function": self.function, "kind": kind,
                            "before": (line + text + rest).decode(), "after": (line + after + rest).decode(),
@@ -109,13 +110,13 @@ class Kinds:
         """`declares`: the call is the constructor of a variable, so there is no expression to write twice."""
         begin, end = span(call)
         arguments = list(call.get_arguments())
-        if exclusions.SYMMETRIC.match(name):
+        if exclusions.NOT_SWAPPED.match(name):
             return
         for first, second in zip(arguments, arguments[1:]):
             (a, b), (c, d) = span(first), span(second)
             if not begin <= a < b < c < d <= end or self.source[b:c].strip() != b"," or self.source[a:b] == self.source[c:d]:
                 continue
-            if not self.same_type(peel(first), peel(second)):
+            if not self.same_type(peel(first), peel(second)) or exclusions.NOT_SWAPPED_ARGUMENT.search(self.source[a:b].decode()):
                 continue
             one, two = self.on_one_line(a, b), self.on_one_line(c, d)
             if self.may_be_chosen(peel(first), peel(second)):

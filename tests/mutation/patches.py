@@ -1,7 +1,7 @@
 """Applies each patch of patches/ to a copy of the tree, builds what should see it and runs that: the rules' own tests, kept honest.
 
-A patch begins with three lines: "Breaks: ", what the edit does; "Rule: ", what it breaks; "Kills: PROGRAM PATTERN", the test that must
-fail (PATTERN as in --gtest_filter).
+A patch begins with three lines: "Breaks: ", what the edit does; "Rule: ", what it breaks; "Kills: PROGRAM PATTERN", the test that
+must fail (PATTERN as in --gtest_filter).
 """
 import os
 import pathlib
@@ -50,51 +50,40 @@ class Patched:
         for name in patch.files:
             shutil.copyfile(self.source / name, self.tree / name)
 
-    def built(self, program):
-        """None if it builds, else what the compiler says."""
-        if program not in self.programs.known():
-            return f"there is no test program {program}"
-        return self.programs.build([program])
-
     def failing(self, program, pattern):
-        """The first case of those that the pattern names which fails, or None."""
+        """What fails first of the cases that the pattern names: "PROGRAM CASE"; "" if they pass; None if there are none."""
+        if program not in self.programs.known():
+            return None
+        error = self.programs.build([program])
+        if error:
+            return f"{program} does not build: {error[-1000:]}"
         cases = [c for c in self.programs.cases(program) if selection.matches(pattern, c)]
         if not cases:
             return None
         verdict, case, _ = self.programs.run(program, cases, TIMEOUT_SECONDS)
-        return None if verdict == "passed" else f"{program} {case}" + (" (timeout)" if verdict == "timeout" else "")
+        return "" if verdict == "passed" else f"{program} {case}" + (" (timeout)" if verdict == "timeout" else "")
 
     def judge(self, patch):
         """(verdict, what it rests on)."""
         if not self.applies(patch):
             return "does not apply", ""
         try:
-            error = self.built(patch.program)
-            if error:
-                return "does not build", error[-2000:]
-            by = self.failing(patch.program, patch.pattern)
-            if by:
-                return "killed", by
+            named = self.failing(patch.program, patch.pattern)
+            if named:
+                return "does not build" if "does not build" in named else "killed", named
+            missing = "" if named == "" else f"there is no {patch.program} {patch.pattern}"
             for program, pattern in [(patch.program, "*"), *selection.programs_for(patch.files[0])]:
-                by = None if self.built(program) else self.failing(program, pattern)
-                if by:
-                    return "killed by another", by
-            return "survived", ""
+                other = self.failing(program, pattern)
+                if other:
+                    return "killed by another", f"{other} {missing}"
+            return "survived", missing
         finally:
             self.revert(patch)
 
     def red(self, patches):
-        """The named tests that fail, or match nothing, without any patch."""
-        found = []
-        for program, pattern in sorted({(p.program, p.pattern) for p in patches}):
-            error = self.built(program)
-            if error:
-                found.append(f"{program}: {error[-1000:]}")
-            elif not any(selection.matches(pattern, c) for c in self.programs.cases(program)):
-                found.append(f"{program} {pattern}: no such test")
-            else:
-                found += filter(None, [self.failing(program, pattern)])
-        return found
+        """The named tests that fail without any patch."""
+        named = sorted({(patch.program, patch.pattern) for patch in patches})
+        return [failing for failing in (self.failing(*name) for name in named) if failing]
 
 
 def run(args):

@@ -34,15 +34,18 @@ class Programs:
     def __init__(self, build, through=()):
         self.build_folder, self.through = pathlib.Path(build), list(through)
 
+    def output(self, *command):
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     @functools.cache
     def targets(self):
-        out = subprocess.run(["ninja", "-C", self.build_folder, "-t", "targets", "all"], check=True, capture_output=True, text=True).stdout
+        out = self.output("ninja", "-C", self.build_folder, "-t", "targets", "all")
         return set(re.findall(r"^([\w-]+): phony$", out, re.MULTILINE))
 
     @functools.cache
     def python_tests(self):
         """{name: command} of the tests that are Python scripts."""
-        out = subprocess.run(["ctest", "--test-dir", self.build_folder, "--show-only=json-v1"], check=True, capture_output=True).stdout
+        out = self.output("ctest", "--test-dir", self.build_folder, "--show-only=json-v1")
         commands = {test["name"]: test.get("command", []) for test in json.loads(out)["tests"]}
         return {name: c for name, c in commands.items() if len(c) > 1 and c[1].endswith("_test.py")}
 
@@ -54,8 +57,8 @@ class Programs:
         wanted = {p for p in programs if p in self.targets()}
         if any(p in self.python_tests() for p in programs):
             wanted |= set(selection.PYTHON_NEEDS) & self.targets()
-        result = subprocess.run([*self.through, "ninja", "-C", self.build_folder, "-k", "0", *sorted(wanted)], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
+        command = [*self.through, "ninja", "-C", self.build_folder, "-k", "0", *sorted(wanted)]
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return result.stdout if result.returncode != 0 else None
 
     def cases(self, program):
@@ -63,9 +66,8 @@ class Programs:
             tree = ast.parse(pathlib.Path(self.python_tests()[program][1]).read_text())
             return [f"{c.name}.{f.name}" for c in tree.body if isinstance(c, ast.ClassDef)
                     for f in c.body if isinstance(f, ast.FunctionDef) and f.name.startswith("test")]
-        out = subprocess.run([self.build_folder / "tests" / program, "--gtest_list_tests"], check=True, capture_output=True, text=True)
         names, suite = [], ""
-        for line in out.stdout.splitlines():
+        for line in self.output(self.build_folder / "tests" / program, "--gtest_list_tests").splitlines():
             name = line.split("#")[0].rstrip()
             if name.startswith("  ") and "DISABLED_" not in suite + name:
                 names.append(suite + name.strip())
@@ -85,9 +87,9 @@ class Programs:
             log = pathlib.Path(folder, "log")
             start = time.monotonic()
             with log.open("w") as out:
-                process = subprocess.Popen(self.command(program, cases), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                           cwd=folder, env={**os.environ, "TMPDIR": folder, **environment}, start_new_session=True,
-                                           preexec_fn=limit)
+                process = subprocess.Popen(self.command(program, cases), stdin=subprocess.DEVNULL, stdout=out,
+                                           stderr=subprocess.STDOUT, cwd=folder, preexec_fn=limit, start_new_session=True,
+                                           env={**os.environ, "TMPDIR": folder, **environment})
                 try:
                     verdict = "passed" if process.wait(timeout) == 0 else "failed"
                 except subprocess.TimeoutExpired:
@@ -105,10 +107,8 @@ class Programs:
         process.wait()
 
     def last_case(self, log):
-        failed = re.findall(r"^\[  FAILED  \] ([\w./]+)", log, re.MULTILINE) or re.findall(r"^\[ RUN      \] ([\w./]+)", log, re.MULTILINE)[-1:]
-        if failed:
-            return failed[0]
-        python = re.findall(r"^(?:FAIL|ERROR): (\w+) \(\w+\.(\w+)", log, re.MULTILINE)
-        if not python:
-            python = re.findall(r"^(test\w+) \(\w+\.(\w+)", log, re.MULTILINE)[-1:]
-        return f"{python[0][1]}.{python[0][0]}" if python else None
+        """The case that failed; after a crash or a hang the one that ran."""
+        found = lambda pattern: re.findall(pattern, log, re.MULTILINE)
+        google = found(r"^\[  FAILED  \] ([\w./]+)") or found(r"^\[ RUN      \] ([\w./]+)")[-1:]
+        python = found(r"^(?:FAIL|ERROR): (\w+) \(\w+\.(\w+)") or found(r"^(test\w+) \(\w+\.(\w+)")[-1:]
+        return google[0] if google else f"{python[0][1]}.{python[0][0]}" if python else None

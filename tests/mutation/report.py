@@ -43,11 +43,13 @@ def show(results):
         for name in (folder_of(r["file"]), r["kind"], "all"):
             rows[name][r["verdict"]] += 1
             rows[name]["judged"] += r["verdict"] not in KILLED and is_judged(r, lines)
-    print(f"\n{'':22}{'tried':>7}{'killed':>8}{'timeout':>9}{'survived':>10}{'unreached':>11}{'judged':>8}{'killed of the rest':>20}")
+    columns = ("tried", *KILLED, "survived", "unreached", "judged", "killed of the rest")
+    print("\n" + " " * 18 + "".join(f"{column:>{len(column) + 2}}" for column in columns))
     for name in sorted(rows, key=lambda n: (n == "all", "/" not in n, n)):
         row = rows[name]
         total = sum(row[v] for v in (*KILLED, "survived", "unreached"))
         killed, rest = row["killed"] + row["timeout"], total - row["judged"]
         share = f"{100 * killed / rest:.0f} %" if rest else "-"
-        print(f"{name:22}{total:7}{row['killed']:8}{row['timeout']:9}{row['survived']:10}{row['unreached']:11}{row['judged']:8}{share:>20}")
+        values = (total, *(row[column] for column in columns[1:-1]), share)
+        print(f"{name:18}" + "".join(f"{value:>{len(column) + 2}}" for column, value in zip(columns, values)))
     return 1 if open_ones else 0

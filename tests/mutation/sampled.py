@@ -39,7 +39,8 @@ class Sample:
             generate.write_tree(source, self.tree, self.mutants)
             generate.configure(self.tree, self.build, self.through)
             known = self.programs.known()
-            self.wanted = sorted({p for m in self.mutants for p, _ in selection.programs_for(m["file"]) if p in known})
+            named = {p for m in self.mutants for p, _ in selection.programs_for(m["file"])}
+            self.wanted = sorted(named & known)
             output = self.programs.build(self.wanted)
             if output is None:
                 break
@@ -49,6 +50,8 @@ class Sample:
             refused |= {self.digest(m) for m in bad}
             rejected.write_text(json.dumps(sorted(refused)))
             print("the compiler refuses " + ", ".join(f"{m['file']}:{m['line']} ({m['kind']})" for m in bad), flush=True)
+        if named - known:
+            print(f"selection.py names what is not there: {', '.join(sorted(named - known))}", flush=True)
         print(f"{len(self.mutants)} mutants built in {time.monotonic() - start:.0f} s", flush=True)
 
     def digest(self, mutant):
@@ -112,7 +115,7 @@ class Sample:
             cases = {c: t for c, t in baseline.get(program, {}).items()
                      if t["passed"] and mutant["id"] in t["mutants"] and selection.matches(pattern, c)}
             for quick in (True, False):
-                names = sorted((c for c, t in cases.items() if (t["seconds"] <= QUICK_SECONDS) == quick), key=lambda c: cases[c]["seconds"])
+                names = [c for c, t in cases.items() if (t["seconds"] <= QUICK_SECONDS) == quick]
                 if names:
                     found.append((sum(cases[c]["seconds"] for c in names), program, names))
         return sorted(found)

@@ -35,7 +35,7 @@ absl::StatusOr<Json> Parse(absl::string_view text, int max_keys) {
   return value;
 }
 
-// The first key that is twice in its object; "" when there is none.
+// The first key that is twice in its object; "" when there is none, and for what is not JSON.
 std::string RepeatedKey(absl::string_view text) {
   using Event = nlohmann::json::parse_event_t;
   std::vector<std::set<std::string>> keys;  // of the objects that are open
@@ -49,8 +49,9 @@ std::string RepeatedKey(absl::string_view text) {
     }
     return true;
   };
-  (void)nlohmann::json::parse(text.begin(), text.end(), callback, /*allow_exceptions=*/false);
-  return repeated;
+  const nlohmann::json value =
+      nlohmann::json::parse(text.begin(), text.end(), callback, /*allow_exceptions=*/false);
+  return value.is_discarded() ? "" : repeated;
 }
 
 }  // namespace

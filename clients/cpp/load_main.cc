@@ -181,11 +181,13 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_option("--rate", flags.rate, "arrivals a second (Poisson) instead of a closed loop")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--seconds", flags.seconds, "start no request after this")
       ->check(CLI::Range(0.1, 86400.0))
       ->capture_default_str();
   app.add_option("--requests", flags.max_requests, "at most so many; 0: any number")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--max-tokens", flags.max_tokens, "tokens of each answer")
       ->check(CLI::Range(1, 100000))

@@ -2,8 +2,8 @@
 import fnmatch
 
 TESTS = (
-    ("kernels/", ["kernels_test", "concurrency_test", "golden_test", "placement_test", "convert_test"]),
-    ("cache/", ["concurrency_test", "placement_test", "engine_test", "server_test", "command_line"]),
+    ("kernels/", ["kernels_test", "concurrency_test", "non_finite_test", "golden_test", "placement_test", "convert_test"]),
+    ("cache/", ["concurrency_test", "engine_test", "non_finite_test", "placement_test", "server_test", "command_line"]),
     ("scheduler/", ["concurrency_test", "engine_test", "placement_test", "server_test"]),
     ("engine/template/", ["formats_test", "server_test", "command_line"]),
     ("engine/chat/", ["formats_test", "server_test", "command_line"]),
@@ -11,11 +11,11 @@ TESTS = (
     ("engine/formats/", ["formats_test", "fuzz_replay_test", "convert_test", "golden_test", "command_line"]),
     ("engine/convert/", ["convert_test", "formats_test", "command_line"]),
     ("engine/models/", ["formats_test", "fuzz_replay_test", "golden_test", "convert_test", "placement_test"]),
-    ("engine/layers/", ["formats_test", "golden_test", "placement_test", "convert_test"]),
-    ("engine/", ["formats_test", "concurrency_test", "engine_test", "golden_test", "placement_test", "convert_test", "server_test",
-                 "command_line"]),
-    ("server/", ["server_test", "command_line", "load_client"]),
-    ("clients/", ["clients_test", "command_line", "load_client"]),
+    ("engine/layers/", ["formats_test", "non_finite_test", "golden_test", "placement_test", "convert_test"]),
+    ("engine/", ["formats_test", "concurrency_test", "engine_test", "non_finite_test", "golden_test", "placement_test",
+                 "convert_test", "server_test", "serve_test", "command_line", "client_programs"]),
+    ("server/", ["server_test", "serve_test", "command_line", "client_programs"]),
+    ("clients/", ["clients_test", "client_programs", "command_line"]),
 )
 # What the Python tests start.
 PYTHON_NEEDS = ["thermocline", "thermocline-client", "thermocline-load"]

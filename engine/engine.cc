@@ -51,9 +51,13 @@ absl::Status Engine::Initialize() {
     return absl::InvalidArgumentError(
         absl::StrCat("block size = ", options_.block_size, ", but 1 to 1024 is allowed"));
   }
-  if (options_.scheduler.max_batch_tokens < 1 || options_.scheduler.max_num_seqs < 1 ||
-      options_.max_waiting < 1) {
-    return absl::InvalidArgumentError("batch tokens, sequences and queue must be at least 1");
+  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, int64_t>>{
+           {"max_batch_tokens", options_.scheduler.max_batch_tokens},
+           {"max_num_seqs", options_.scheduler.max_num_seqs},
+           {"max_waiting", options_.max_waiting}}) {
+    if (value >= 1) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " = ", value, ", but at least 1 is needed"));
   }
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model_path);
   if (!checkpoint.ok()) return checkpoint.status();

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "server/cli/commands.h"
 #include "server/cli/config_file.h"
 #include "server/cli/engine_flags.h"
@@ -50,6 +51,11 @@ int main(int argc, char** argv) {
     if (argc < 2 || command->get_name() != argv[1] || path.empty()) continue;
     const absl::Status applied = thermocline::ApplyConfigFile(path, *command);
     if (!applied.ok()) return thermocline::ReportError(applied);
+  }
+  const auto is_named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(is_named).empty()) {
+    return thermocline::ReportError(absl::InvalidArgumentError(
+        absl::StrCat("\"", argv[1], "\" is no command; thermocline --help lists them")));
   }
   try {  // CLI11 reports by exceptions
     app.parse(argc, argv);

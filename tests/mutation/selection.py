@@ -3,18 +3,18 @@ import fnmatch
 
 TESTS = (
     ("kernels/", ["kernels_test", "concurrency_test", "non_finite_test", "golden_test", "placement_test", "convert_test"]),
-    ("cache/", ["concurrency_test", "engine_test", "non_finite_test", "placement_test", "server_test", "command_line"]),
+    ("cache/", ["concurrency_test", "engine_test", "non_finite_test", "placement_test", "server_test", "commands", "command_line"]),
     ("scheduler/", ["concurrency_test", "engine_test", "placement_test", "server_test"]),
-    ("engine/template/", ["formats_test", "server_test", "command_line"]),
-    ("engine/chat/", ["formats_test", "server_test", "command_line"]),
+    ("engine/template/", ["formats_test", "server_test", "commands", "command_line"]),
+    ("engine/chat/", ["formats_test", "server_test", "commands", "command_line"]),
     ("engine/tokenizer/", ["formats_test", "fuzz_replay_test", "convert_test", "command_line"]),
     ("engine/formats/", ["formats_test", "fuzz_replay_test", "convert_test", "golden_test", "command_line"]),
     ("engine/convert/", ["convert_test", "formats_test", "command_line"]),
     ("engine/models/", ["formats_test", "fuzz_replay_test", "golden_test", "convert_test", "placement_test"]),
     ("engine/layers/", ["formats_test", "non_finite_test", "golden_test", "placement_test", "convert_test"]),
     ("engine/", ["formats_test", "concurrency_test", "engine_test", "non_finite_test", "golden_test", "placement_test",
-                 "convert_test", "server_test", "serve_test", "command_line", "client_programs"]),
-    ("server/", ["server_test", "serve_test", "command_line", "client_programs"]),
+                 "convert_test", "server_test", "serve_test", "commands", "command_line", "client_programs"]),
+    ("server/", ["server_test", "serve_test", "commands", "command_line", "client_programs"]),
     ("clients/", ["clients_test", "client_programs", "command_line"]),
 )
 # What the Python tests start.

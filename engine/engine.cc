@@ -51,6 +51,10 @@ absl::Status Engine::Initialize() {
     return absl::InvalidArgumentError(
         absl::StrCat("block size = ", options_.block_size, ", but 1 to 1024 is allowed"));
   }
+  if (options_.kv_tokens < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv_tokens = ", options_.kv_tokens, ", but 0 or more are allowed"));
+  }
   for (const auto& [name, value] : std::initializer_list<std::pair<const char*, int64_t>>{
            {"max_batch_tokens", options_.scheduler.max_batch_tokens},
            {"max_num_seqs", options_.scheduler.max_num_seqs},
@@ -216,7 +220,7 @@ absl::Status Engine::CreateCaches() {
         " bytes, but ", free, " are free; allow fewer sequences"));
   }
   int64_t kv_tokens = options_.kv_tokens;
-  if (kv_tokens <= 0) {
+  if (kv_tokens == 0) {
     const int64_t wanted = std::max<int64_t>(
         options_.block_size,
         std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds and runs all tests: parsers and loaders under AddressSanitizer, threads under ThreadSanitizer, then everything in release.
+# Builds and runs all tests: parsers, loaders, conversion, the engine's step loop and the server's calls under AddressSanitizer, threads
+# under ThreadSanitizer, then everything in release.
 # Ends with what was skipped and ctest's summary.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,8 +10,8 @@ deploy/install_packages.sh test
 strict=-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 
 cmake --preset asan "$strict"
-cmake --build --preset asan --target formats_test fuzz_replay_test
-tests/run_ctest.py ctest --preset asan -R '^(formats_test|fuzz_replay_test)/'
+cmake --build --preset asan --target formats_test fuzz_replay_test convert_test engine_test server_test
+tests/run_ctest.py ctest --preset asan -R '^(formats_test|fuzz_replay_test|convert_test|engine_test|server_test)/'
 
 cmake --preset tsan "$strict"
 cmake --build --preset tsan --target concurrency_test

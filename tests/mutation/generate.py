@@ -18,7 +18,7 @@ from find_mutants import find
 
 HERE = pathlib.Path(__file__).resolve().parent
 LINKED = ("share", "tests/data")  # read, never written: links do
-CONFIGURE = ["cmake", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutants", "-DCMAKE_CXX_FLAGS_MUTANTS=-O1 -DNDEBUG -w -Wno-narrowing",
+CONFIGURE = ["cmake", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutants", "-DCMAKE_CXX_FLAGS_MUTANTS=-O1 -DNDEBUG -D_GLIBCXX_ASSERTIONS -w -Wno-narrowing",
              "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
 
 

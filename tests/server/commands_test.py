@@ -97,7 +97,7 @@ class Flags(Case):
                             (("--max-batch-tokens", "0"), "max_batch_tokens = 0"), (("--max-num-seqs", "0"), "max_num_seqs = 0"),
                             (("--max-waiting", "0"), "max_waiting = 0"), (("--host-experts", "0"), "1 to 4"), (("--host-experts", "5"), "num_experts = 4"),
                             (("--expert-policy", "fifo"), "lru"), (("--mla", "dense"), "absorbed and plain"),
-                            (("--exact", "--activations", "int8"), "contradict"), (("--kv-tokens", "-1"), "-1"),
+                            (("--exact", "--activations", "int8"), "contradict"), (("--kv-tokens", "-1"), "kv_tokens = -1"),
                             (("--context", "2"), "2"), (("--top-p", "0"), "top_p"), (("--top-k", "-1"), "top_k"),
                             (("--min-p", "1.5"), "min_p"), (("--repetition-penalty", "0"), "repetition_penalty"),
                             (("--max-tokens", "-1"), "max_tokens"), (("--threads", "many"), "many")]:

@@ -34,7 +34,6 @@ enum class ExprKind {
 
 struct Expr {
   ExprKind kind = ExprKind::kLiteral;
-  int line = 0;
   int height = 1;  // of the tree below, for the limit
   std::string text;
   Value literal;
@@ -68,7 +67,6 @@ struct Parameter {
 
 struct Stmt {
   StmtKind kind = StmtKind::kText;
-  int line = 0;
   std::string text;
   ExprPtr expr;
   ExprPtr condition;

@@ -97,7 +97,6 @@ class Parser {
   ExprPtr NewExpr(ExprKind kind) {
     auto expr = std::make_unique<Expr>();
     expr->kind = kind;
-    expr->line = peek().line;
     return expr;
   }
   ExprPtr Literal(Value value) {
@@ -120,7 +119,6 @@ class Parser {
     Body body;
     while (ok() && peek().kind != TokenKind::kEnd) {
       auto stmt = std::make_unique<Stmt>();
-      stmt->line = peek().line;
       if (peek().kind == TokenKind::kText) {
         stmt->text = Take().text;
       } else if (peek().kind == TokenKind::kOutput) {
@@ -206,7 +204,6 @@ class Parser {
     const std::string end = TakeEnd();
     if (end == "elif") {
       auto inner = std::make_unique<Stmt>();
-      inner->line = peek().line;
       ParseIf(inner.get());
       stmt->otherwise.push_back(std::move(inner));
       return;

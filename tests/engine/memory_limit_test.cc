@@ -90,6 +90,10 @@ TEST_F(MemoryLimit, ActivationsAndStatesThatDoNotFitAreRefused) {
       Options("qwen3_moe", engine->weights().dense_bytes() + engine->weights().expert_bytes());
   options.scheduler.max_batch_tokens = 1 << 20;
   ExpectRefused(std::move(options), "a step of 1048576 tokens");
+  // Eight f32 arrays as wide as the widest matrix that is not the vocabulary's: 96 here.
+  options = Options("llama", int64_t{1} << 30);
+  options.scheduler.max_batch_tokens = 1 << 20;
+  ExpectRefused(std::move(options), "may need 3221225472 bytes");
   // Sequences of a recurrent model take memory however short they are.
   options = Options("lfm2_moe", int64_t{1} << 24);
   options.scheduler.max_num_seqs = 1 << 20;

@@ -55,6 +55,27 @@ TEST(TemplateBudget, CallsAndLoopsNestSoDeep) {
   ExpectFits(loops, {.call_depth = 5});
   ExpectEnds(loops, {.call_depth = 4}, "calls too deeply");
   ExpectFits(loops + loops + down + "{{ f(5) }}", {.call_depth = 5});  // one after the other
+  ExpectFits(down + "{{ f(64) }}", {});                                // where nobody says
+  ExpectEnds(down + "{{ f(65) }}", {}, "calls too deeply");
+}
+
+// A template cannot exhaust the stack: expressions in progress are counted across macros.
+TEST(TemplateBudget, ExpressionsInProgressAreAtMost2000) {
+  // Of each of 64 calls as many as the sum has terms, and a few for the call.
+  const auto source = [](int terms) {
+    std::string sum = "f(n - 1)";
+    for (int i = 1; i < terms; ++i) sum += " + 1";
+    return "{% macro f(n) %}{% if n > 0 %}{{ " + sum + " }}{% endif %}{% endmacro %}{{ f(40) }}";
+  };
+  const auto needed = [&](int terms) {
+    const absl::Status status = RenderTemplate(source(terms), "{}").status();
+    return status.message().find("nests expressions too deeply") != std::string::npos;
+  };
+  int fits = 1;
+  while (fits < 100 && !needed(fits + 1)) ++fits;
+  // 40 * (terms + what the call needs) <= 2000.
+  EXPECT_GE(fits, 40);
+  EXPECT_LE(fits, 49);
 }
 
 TEST(TemplateBudget, TimeIsLookedAtToo) {
@@ -81,17 +102,20 @@ TEST(TemplateLimits, ExpressionsAndBlocksNestSoDeep) {
   const auto parenthesised = [&](int levels) {
     return "{{ " + repeat("(", levels) + "1" + repeat(")", levels) + " }}";
   };
-  EXPECT_TRUE(RenderTemplate(parenthesised(20)).ok());
+  EXPECT_TRUE(RenderTemplate(parenthesised(65)).ok());  // three levels of the parser each
+  EXPECT_FALSE(RenderTemplate(parenthesised(66)).ok());
   const absl::Status deep = RenderTemplate(parenthesised(5000)).status();
   EXPECT_NE(deep.message().find("nested deeper than"), std::string::npos) << deep;
   const auto blocks = [&](int levels) {
     return repeat("{% if 1 %}", levels) + "x" + repeat("{% endif %}", levels);
   };
-  EXPECT_TRUE(RenderTemplate(blocks(20)).ok());
+  EXPECT_TRUE(RenderTemplate(blocks(98)).ok());  // two each
+  EXPECT_FALSE(RenderTemplate(blocks(99)).ok());
   const absl::Status many = RenderTemplate(blocks(5000)).status();
   EXPECT_NE(many.message().find("nested deeper than"), std::string::npos) << many;
   const auto sum = [&](int terms) { return "{{ 1" + repeat(" + 1", terms) + " }}"; };
-  EXPECT_EQ(*RenderTemplate(sum(500)), "501");
+  EXPECT_EQ(*RenderTemplate(sum(999)), "1000");
+  EXPECT_FALSE(RenderTemplate(sum(1000)).ok());
   const absl::Status high = RenderTemplate(sum(5000)).status();
   EXPECT_NE(high.message().find("levels"), std::string::npos) << high;
 }

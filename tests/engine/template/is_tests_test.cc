@@ -84,6 +84,15 @@ TEST(IsTests, ComparisonsAndMembership) {
                      {"1 is sameas 2", "False"}});
 }
 
+// What may follow a test's name is no argument of it.
+TEST(IsTests, WordsOfTheLanguageAreNoArguments) {
+  ExpectRendered({{"{{ 1 is odd in [true] }}", "True"},
+                  {"{{ 1 is odd is true }}", "True"},
+                  {"{{ 1 is odd and 2 is odd }}|{{ 2 is odd or 1 is odd }}", "False|True"},
+                  {"{{ 1 is odd not in [true] }}", "False"},
+                  {"{{ 'a' if 1 is odd else 'b' }}|{{ 1 is odd if 1 is odd else 2 }}", "a|True"}});
+}
+
 TEST(IsTests, TestsAndFiltersBindTighterThanOperators) {
   ExpectExpressions({{"1 is odd and 2 is even", "True"},
                      {"'o' if 1 is odd", "o"},

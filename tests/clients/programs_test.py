@@ -75,7 +75,7 @@ class Client(WithServer):
 
     def prompt_tokens(self, *args):
         """How many tokens the model's template makes of a chat."""
-        count = lambda: int(re.search(r"prompt_tokens: (\d+)", self.out("info", "load")).group(1))
+        count = lambda: int((re.findall(r"prompt_tokens: (\d+)", self.out("info", "load")) or "0")[0])  # 0 is not printed
         before = count()
         self.out("chat", "a", "--max-tokens", "1", *args)
         return count() - before

@@ -104,7 +104,7 @@ TEST(Sampler, PenaltiesAndBiasMoveTheChoice) {
   params.repetition_penalty = 1.0f;
   params.presence_penalty = 1.0f;
   EXPECT_EQ(SampleToken(logits, params, std::vector<int32_t>{0}, 1), 0);  // only the output counts
-  EXPECT_EQ(SampleToken(logits, params, std::vector<int32_t>{5, 0}, 1), 1);
+  EXPECT_EQ(SampleToken(logits, params, std::vector<int32_t>{2, 0}, 1), 1);
   params.presence_penalty = 0.0f;
   params.logit_bias[2] = 50.0f;
   EXPECT_EQ(SampleToken(logits, params, {}, 0), 2);

@@ -89,6 +89,25 @@ TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
             load.step_seconds);
 }
 
+// Somebody who asks while a step runs sees the requests that the step has taken from the inbox.
+TEST_F(EngineLoadTest, RequestsInHandWaitUntilTheStepEnds) {
+  EngineOptions options;
+  options.scheduler.max_num_seqs = 1;
+  Start(std::move(options));
+  Recording &first = NewRecording(), &second = NewRecording();
+  std::vector<int> waiting;
+  first.on_delta = [&] {
+    waiting.push_back(engine_->Load().num_waiting);
+    return true;
+  };
+  Submit(Request("0", 3), &first);
+  engine_->Step();
+  Submit(Request("1", 1), &second);
+  engine_->Step();
+  engine_->Step();
+  EXPECT_EQ(waiting, (std::vector<int>{1, 1, 1}));
+}
+
 // Blocks of four tokens, prompts of five and of one.
 TEST_F(EngineLoadTest, CountersAndBlocksByStep) {
   EngineOptions options;

@@ -228,6 +228,16 @@ TEST(Logprobs, AreTheLogarithmOfASoftmax) {
   }
 }
 
+TEST(Logprobs, TopIsTheBestOfAllInOrder) {
+  std::vector<float> logits;
+  for (int i = 0; i < 1000; ++i) logits.push_back(static_cast<float>(i * 379 % 1000));
+  const OutputToken token = WithLogprobs(logits, 0, 20);
+  ASSERT_EQ(token.top.size(), 20u);
+  for (size_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(logits[static_cast<size_t>(token.top[i].token)], 999.0f - static_cast<float>(i));
+  }
+}
+
 TEST(Logprobs, TopOfEqualsHasTheLowerIdsFirstAndAtMostTheVocabulary) {
   const std::vector<float> logits = {1, 3, 3, 2};
   const auto ids = [&](int num_top) {

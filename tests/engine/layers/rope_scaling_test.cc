@@ -283,6 +283,25 @@ TEST(ReadMla, SizesAreTheFilesAndNotedForGguf) {
   EXPECT_EQ(MlaAttention(absorbed).memory().value_dim, 32);
   EXPECT_TRUE(MlaAttention(absorbed).memory().latent);
 
+  for (const auto& [key, min, max] :
+       std::initializer_list<std::tuple<const char*, int, int>>{{"num_attention_heads", 1, 1 << 14},
+                                                                {"q_lora_rank", 0, 1 << 16},
+                                                                {"kv_lora_rank", 1, 1 << 16},
+                                                                {"qk_rope_head_dim", 2, 1 << 12},
+                                                                {"qk_nope_head_dim", 1, 1 << 12},
+                                                                {"v_head_dim", 1, 1 << 12}}) {
+    for (int value : {min - 1, min, max, max + 1}) {
+      json config = Latent();
+      config[key] = value;
+      Configured read(config);
+      (void)ReadMla(read.get(), dims, {});
+      const std::string refusal = absl::StrCat(key, " = ", value, ", but ");
+      EXPECT_EQ(read->status().message().find(refusal) != std::string::npos,
+                value < min || value > max)
+          << refusal;
+    }
+  }
+
   json halves = Latent();
   halves["rope_interleave"] = false;
   Configured refused(halves);

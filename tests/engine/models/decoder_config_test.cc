@@ -357,6 +357,44 @@ TEST(Lfm2MoeConfig, LayerTypesSayWhereTheConvolutionsAre) {
   }
 }
 
+// The shape in which a model declares the tensor of this name; empty without one.
+std::vector<int64_t> DeclaredShape(Model* model, const std::string& hf_name) {
+  TensorTable table;
+  model->DeclareTensors(&table);
+  for (const DenseTensor& tensor : table.dense) {
+    if (tensor.name.hf.name == hf_name) return tensor.shape;
+  }
+  return {};
+}
+
+// Sizes that differ, where the reference checkpoints have equal ones.
+TEST(DeclaredTensors, AreRowsByColumns) {
+  Configured qwen(Qwen3Next({{"tie_word_embeddings", false}, {"linear_value_head_dim", 5}}));
+  const auto next = MakeQwen3Next(qwen.get(), {});
+  EXPECT_EQ(DeclaredShape(next.get(), "model.embed_tokens.weight"),
+            (std::vector<int64_t>{100, 64}));
+  EXPECT_EQ(DeclaredShape(next.get(), "model.layers.0.linear_attn.out_proj.weight"),
+            (std::vector<int64_t>{64, 4 * 5}));
+  EXPECT_EQ(DeclaredShape(next.get(), "model.layers.3.self_attn.o_proj.weight"),
+            (std::vector<int64_t>{64, 64}));
+  Configured latent(With({{"num_layers", 2},
+                          {"kv_lora_rank", 24},
+                          {"q_lora_rank", 20},
+                          {"qk_rope_head_dim", 8},
+                          {"qk_nope_head_dim", 8},
+                          {"v_head_dim", 12},
+                          {"intermediate_size", 48}}));
+  const auto longcat = MakeLongcatFlash(latent.get(), {});
+  ASSERT_TRUE(latent->status().ok()) << latent->status();
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"}) {
+    EXPECT_EQ(DeclaredShape(longcat.get(), name), (std::vector<int64_t>{100, 64})) << name;
+  }
+  EXPECT_EQ(DeclaredShape(longcat.get(), "model.layers.0.mlps.1.down_proj.weight"),
+            (std::vector<int64_t>{64, 48}));
+  EXPECT_EQ(DeclaredShape(longcat.get(), "model.layers.1.self_attn.0.o_proj.weight"),
+            (std::vector<int64_t>{64, 4 * 12}));
+}
+
 // The layers whose experts' routers a model declares.
 std::vector<bool> HasRouter(Model* model) {
   TensorTable table;

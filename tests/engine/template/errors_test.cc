@@ -6,6 +6,9 @@ namespace {
 
 TEST(TemplateErrors, WhatIsNotClosedIsNamed) {
   ExpectTemplateErrors({{"{{ 1", "a tag is not closed by }}"},
+                        {"{{ 1e", "a tag is not closed by }}"},
+                        {"{{ 1e+", "a tag is not closed by }}"},
+                        {"{{ 1.", "a tag is not closed by }}"},
                         {"{{ 1 %}", "a tag is not closed by }}"},
                         {"{{ (1 }}", "a tag is not closed by }}"},
                         {"{% if x", "a tag is not closed by %}"},

@@ -128,6 +128,8 @@ TEST(Filters, IndentLeavesTheFirstAndBlankLinesUnlessAsked) {
                      {"'a\\nb' | indent(2)", "a\n  b"},
                      {"'a\\nb' | indent(2, true)", "  a\n  b"},
                      {"'a\\n\\nb' | indent(2, blank=true)", "a\n  \n  b"},
+                     {"'a\\n\\nb' | indent(2, true, true)", "  a\n  \n  b"},
+                     {"'a\\n\\nb' | indent(2, false, true)", "a\n  \n  b"},
                      {"'a\\nb' | indent('> ')", "a\n> b"},
                      {"'a\\nb' | indent(width=1, first=true)", " a\n b"},
                      {"'' | indent", ""},

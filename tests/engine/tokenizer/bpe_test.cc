@@ -70,6 +70,16 @@ TEST(BpeTokenizer, PairsMergeInOrderOfPriorityThenFromTheLeft) {
   EXPECT_EQ(Encode(Options(tokens, {{"a", "b"}, {"b", "c"}, {"a", "b"}}), "abc"), (Ids{3, 2}));
 }
 
+// What merges make is the vocabulary's own token, not an added one of the same text.
+TEST(BpeTokenizer, MergesMakeTokensOfTheVocabulary) {
+  BpeOptions options = Options({"a", "b", "ab", "ab"}, {{"a", "b"}});
+  options.added = {{.id = 3, .text = "ab", .special = true}};
+  const auto tokenizer = BpeTokenizer::Create(options);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(*(*tokenizer)->Encode("ab", /*parse_special=*/false), Ids{2});
+  EXPECT_EQ(*(*tokenizer)->Encode("ab", /*parse_special=*/true), Ids{3});
+}
+
 TEST(BpeTokenizer, PiecesAreMergedEachByItself) {
   const BpeOptions options =
       Options({"a", "\u0120", "a\u0120", "\u0120a"}, {{"a", "\u0120"}, {"\u0120", "a"}});

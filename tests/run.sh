@@ -6,17 +6,15 @@ set -eu
 cd "$(dirname "$0")/.."
 deploy/install_packages.sh test
 
-# A warning is an error.
-strict=-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
-
-cmake --preset asan "$strict"
+cmake --preset asan
 cmake --build --preset asan --target formats_test fuzz_replay_test convert_test engine_test server_test
 tests/run_ctest.py ctest --preset asan -R '^(formats_test|fuzz_replay_test|convert_test|engine_test|server_test)/'
 
-cmake --preset tsan "$strict"
+cmake --preset tsan
 cmake --build --preset tsan --target concurrency_test
 tests/run_ctest.py ctest --preset tsan -R '^concurrency_test/'
 
-cmake --preset release "$strict" -DTHERMOCLINE_BUILD_TESTS=ON
+# Warnings are errors, but not above: GCC's sanitizers cause some that have no switch ("ignoring loop annotation").
+cmake --preset release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DTHERMOCLINE_BUILD_TESTS=ON
 cmake --build --preset release
 tests/run_ctest.py ctest --preset release

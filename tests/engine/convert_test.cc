@@ -53,6 +53,48 @@ std::vector<const char*> ConvertibleFolders() {
 
 INSTANTIATE_TEST_SUITE_P(All, ConvertTest, testing::ValuesIn(ConvertibleFolders()), kNamedByItself);
 
+struct Recorded {
+  const char *folder, *key;
+  MetadataValue value;
+};
+
+// Some of it only other programs read: what our own reader takes from tensors, or knows.
+TEST(Convert, WhatTheArchitectureFixesIsWrittenForOtherPrograms) {
+  const Recorded all[] = {
+      {"bailing_moe", "bailingmoe.expert_weights_scale", 1.0},
+      {"bailing_moe", "bailingmoe.expert_shared_count", int64_t{2}},
+      {"bailing_moe", "bailingmoe.expert_shared_feed_forward_length", int64_t{64}},
+      {"bailing_moe", "bailingmoe.attention.key_length", int64_t{16}},
+      {"bailing_moe", "bailingmoe.attention.value_length", int64_t{16}},
+      {"bailing_moe_v2", "bailingmoe2.expert_gating_func", int64_t{2}},
+      {"bailing_moe_v2", "bailingmoe2.expert_weights_norm", true},
+      {"bailing_moe_v2", "bailingmoe2.expert_shared_feed_forward_length", int64_t{32}},
+      {"deepseek_v2", "deepseek2.expert_gating_func", int64_t{1}},
+      {"deepseek_v2", "deepseek2.expert_feed_forward_length", int64_t{32}},
+      {"ernie4_5_moe", "ernie4_5-moe.interleave_moe_layer_step", int64_t{1}},
+      // Not moe_intermediate_size: the reference takes the dense width.
+      {"hunyuan_v1_moe", "hunyuan-moe.expert_feed_forward_length", int64_t{96}},
+      {"hunyuan_v1_moe", "hunyuan-moe.expert_shared_feed_forward_length", int64_t{96}},
+      {"lfm2_moe", "lfm2moe.attention.head_count_kv", std::vector<int64_t>{0, 0, 2, 0}},
+      {"lfm2_moe", "lfm2moe.expert_gating_func", int64_t{2}},
+      {"qwen2_moe", "qwen2moe.expert_weights_norm", false},
+      {"qwen3_next", "qwen3next.ssm.inner_size", int64_t{64}},
+      {"qwen3_next", "qwen3next.attention.recurrent_layers", std::vector<int64_t>{1, 1, 1, 0}},
+  };
+  for (const Recorded& recorded : all) {
+    const TemporaryFile file("recorded.gguf");
+    ConvertOptions options;
+    options.input = GoldenPath(recorded.folder);
+    options.output = file.path();
+    ASSERT_TRUE(ConvertToGguf(options).ok()) << recorded.folder;
+    const auto checkpoint = Checkpoint::Open(file.path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const auto found = (*checkpoint)->metadata().find(recorded.key);
+    ASSERT_NE(found, (*checkpoint)->metadata().end()) << recorded.key;
+    EXPECT_EQ(found->second, recorded.value) << recorded.key;
+  }
+}
+
 TEST(Convert, RefusesWhatItCannotDoAndLeavesNothingBehind) {
   const std::string longcat = GoldenPath("longcat_flash"), llama = GoldenPath("llama3-rope");
   const TemporaryFile file("refused.gguf");

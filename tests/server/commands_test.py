@@ -230,6 +230,27 @@ class Inspect(Case):
         self.assertIn("fixed-size state: ", self.out("inspect", f"{GOLDEN}/qwen3_next"))
         self.assertNotIn("fixed-size state: ", self.out("inspect", MODEL))
 
+    def test_a_model_that_memory_cannot_hold(self):
+        # The alphabet with experts of 1.6 times what is available, in a file that has no blocks on disk.
+        available = json.loads(self.out("inspect", MODEL, "--json"))["fits"]["memory_available_bytes"]
+        width = int(1.6 * available) // 6 // (4 * 64 * 4)
+        stack = width * 4 * 64 * 4
+        data = pathlib.Path(MODEL).read_bytes()
+        for i, name in enumerate(re.findall(rb"blk\.\d\.ffn_(?:up|gate|down)_exps\.weight", data)):
+            at = data.index(name) + len(name)
+            dims = (width, 64, 4) if b"down" in name else (64, width, 4)
+            data = data[:at] + struct.pack("<IQQQIQ", 3, *dims, 0, (i + 1) * stack) + data[at + 40:]
+        path = self.folder() / "large.gguf"
+        path.write_bytes(data)
+        os.truncate(path, len(data) + 7 * stack)
+        out = json.loads(self.out("inspect", str(path), "--json"))
+        self.assertEqual((out["needs"]["expert_bytes"], out["needs"]["weight_bytes"]), (6 * stack, 6 * stack + 183808 - 98304))
+        fits = out["fits"]
+        held = 4 * (fits["memory_available_bytes"] - (183808 - 98304)) // (6 * stack)
+        self.assertEqual((fits["all_weights"], fits["kv_tokens_f16"], fits["host_experts"]), (False, 0, held))
+        self.assertTrue(1 <= held <= 3)
+        self.assertRegex(self.out("inspect", str(path)), r"(?m)^here: \d+\.\d MiB available, the weights do not fit; try --host-experts [123]$")
+
     def test_a_folder_and_a_model_that_is_not_supported(self):
         out = json.loads(self.out("inspect", f"{GOLDEN}/qwen3_moe", "--json"))
         self.assertEqual((out["format"], out["metadata"]["architectures"]), ("safetensors", ["Qwen3MoeForCausalLM"]))
@@ -345,12 +366,20 @@ class Files(Case):
 
 class Bench(Case):
     def test_its_rows_and_the_tables(self):
-        bench = ("bench", MODEL, "--prefill", "3,5", "--streams", "2", "--prompt-tokens", "2", "--new-tokens", "3", "--repetitions",
-                 "2", "--kv-tokens", "64")
+        # Streams long enough to meet an end token among 64, which must not end them.
+        bench = ("bench", MODEL, "--prefill", "3,5", "--streams", "2,8", "--prompt-tokens", "2", "--new-tokens", "64", "--repetitions",
+                 "2", "--kv-tokens", "1024", "--kv-dtype", "f16")
         out = json.loads(self.out(*bench, "--json", "--buffer-mib", "1"))
-        self.assertEqual([(r["kind"], r["streams"], r["tokens"]) for r in out["rows"]],
-                         [("prefill", 1, 3), ("prefill", 1, 5), ("decode", 2, 3)])
-        for row in out["rows"]:
+        rows = out["rows"]
+        self.assertEqual([(r["kind"], r["streams"], r["tokens"]) for r in rows],
+                         [("prefill", 1, 3), ("prefill", 1, 5), ("decode", 2, 64), ("decode", 8, 64)])
+        # Of weights: 2 layers of 6400 in attention and router and 4 experts of 3072 with 2 chosen, 4096 in the head; in F32.
+        for row, tokens, rows_of_logits, context in ((rows[0], 3, 1, 1.5), (rows[1], 5, 1, 2.5), (rows[2], 2, 2, 34), (rows[3], 8, 8, 34)):
+            self.assertEqual(row["ops_per_step"], 2 * (tokens * 2 * (6400 + 2 * 3072) + rows_of_logits * 4096))
+            read = 2 * 6400 + 4096 + 2 * row["experts_per_layer"] * 3072
+            self.assertAlmostEqual(row["bytes_per_step"], 4 * read + row["streams"] * context * 128, places=3)
+            self.assertTrue(2 <= row["experts_per_layer"] <= min(4, 2 * tokens))
+        for row in rows:
             rate = row["tokens_per_second"]
             self.assertLessEqual(rate["p10"], rate["median"])
             self.assertLessEqual(rate["median"], rate["p90"])
@@ -360,7 +389,7 @@ class Bench(Case):
             self.assertAlmostEqual(row["gop_per_second"], row["ops_per_step"] / row["step_ms"] / 1e6, places=6)
         text = self.out(*bench, "--buffer-mib", "1")
         self.assertEqual(len(re.findall(r"(?m)^prefill  ", text)), 4)  # two tables
-        self.assertEqual(len(re.findall(r"(?m)^decode  ", text)), 2)
+        self.assertEqual(len(re.findall(r"(?m)^decode  ", text)), 4)
         self.refused("contradict", *bench, "--shape", "tiny:q8_0")
         for value in ("0", "65537"):
             self.refused(f"buffer = {value} MiB", *bench, "--buffer-mib", value)

@@ -61,9 +61,9 @@ TEST_F(ImportanceTest, WhatIsCutOffOrNegativeIsRefused) {
 }
 
 std::string GgufMatrix(const std::vector<uint64_t>& sums_dims, const std::vector<float>& sums,
-                       const std::vector<float>& counts) {
+                       const std::vector<float>& counts, uint32_t num_chunks = 9) {
   GgufBytes gguf;
-  gguf.U32("imatrix.chunk_count", 9);
+  if (num_chunks > 0) gguf.U32("imatrix.chunk_count", num_chunks);
   const uint64_t second = (4 * sums.size() + 31) / 32 * 32;
   gguf.Tensor("x.in_sum2", sums_dims, 0, 0).Tensor("x.counts", {1, counts.size()}, 0, second);
   gguf.Tensor("other", {1}, 0, second + 64);
@@ -82,6 +82,10 @@ TEST_F(ImportanceTest, TheNewerFormHoldsSumsAndACountForEachMatrix) {
   EXPECT_EQ(matrix->values.size(), 1u);
   EXPECT_EQ(matrix->values.at("x"), (std::vector<float>{1, 2, 3, 1, 1, 1}));
   EXPECT_EQ(matrix->num_chunks, 9);
+  WriteBytes(matrix_.path(), GgufMatrix({1}, {1}, {1}, 0));
+  const auto unknown = ImportanceMatrix::Read(matrix_.path());
+  ASSERT_TRUE(unknown.ok()) << unknown.status();
+  EXPECT_EQ(unknown->num_chunks, 0);
   ExpectRefused(GgufMatrix({5}, {1, 1, 1, 1, 1}, {1, 1}), "\"x\" has 5 sums for 2 matrices");
   ExpectRefused(GgufMatrix({2}, {1, -1}, {1}), "tensor \"x\" has an importance of -1");
 

@@ -113,6 +113,9 @@ TEST_F(SafetensorsTest, EntriesSayTypeShapeAndPlace) {
         absl::StrCat(R"({"dtype":"F32","shape":[)", shape, R"(],"data_offsets":[0,16]})"),
         "a dimension");
   }
+  // As large as a dimension may be: it is the shape that needs more.
+  ExpectEntryRefused(R"({"dtype":"F32","shape":[281474976710656],"data_offsets":[0,16]})",
+                     "needs 1125899906842624");
   for (const char* offsets : {"-1,16", "0,16.0", "0,4611686018427387905", "\"0\",16"}) {
     ExpectEntryRefused(
         absl::StrCat(R"({"dtype":"F32","shape":[4],"data_offsets":[)", offsets, "]}"),

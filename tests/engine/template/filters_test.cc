@@ -120,7 +120,9 @@ TEST(Filters, FormatFollowsPercentSigns) {
                      {"'%+d % d' | format(3, 4)", "+3  4"},
                      {"'%e' | format(12345.678)", "1.234568e+04"},
                      {"'%g' | format(0.0001)", "0.0001"},
-                     {"'%5.1f|' | format(2.25)", "  2.2|"}});
+                     {"'%5.1f|' | format(2.25)", "  2.2|"},
+                     {"'%d %i %x' | format(2.9, -2.9, 31.5)", "2 -2 1f"},
+                     {"'%d' | format(-1e300)", "-9000000000000000000"}});
 }
 
 TEST(Filters, IndentLeavesTheFirstAndBlankLinesUnlessAsked) {

@@ -8,13 +8,13 @@ deploy/install_packages.sh test
 
 cmake --preset asan
 cmake --build --preset asan --target formats_test fuzz_replay_test convert_test engine_test server_test
-tests/run_ctest.py ctest --preset asan -R '^(formats_test|fuzz_replay_test|convert_test|engine_test|server_test)/'
+tests/run_ctest.py ctest --preset asan -j "$(nproc)" -R '^(formats_test|fuzz_replay_test|convert_test|engine_test|server_test)/'
 
 cmake --preset tsan
 cmake --build --preset tsan --target concurrency_test
-tests/run_ctest.py ctest --preset tsan -R '^concurrency_test/'
+tests/run_ctest.py ctest --preset tsan -j "$(nproc)" -R '^concurrency_test/'
 
 # Warnings are errors, but not above: GCC's sanitizers cause some that have no switch ("ignoring loop annotation").
 cmake --preset release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DTHERMOCLINE_BUILD_TESTS=ON
 cmake --build --preset release
-tests/run_ctest.py ctest --preset release
+tests/run_ctest.py ctest --preset release -j "$(nproc)"

@@ -180,8 +180,8 @@ TEST_F(GgufTest, EveryTypeOfTheFormatAndNoOther) {
       ++next;
     } else {
       EXPECT_EQ(checkpoint.status().code(), absl::StatusCode::kUnimplemented) << number;
-      for (const std::string part :
-           {"tensor \"t\"", "F32, F16, Q4_0", "BF16, MXFP4", absl::StrCat("type ", number).c_str()})
+      for (const std::string& part : std::initializer_list<std::string>{
+               "tensor \"t\"", "F32, F16, Q4_0", "BF16, MXFP4", absl::StrCat("type ", number)})
         EXPECT_NE(checkpoint.status().message().find(part), std::string::npos)
             << checkpoint.status();
     }

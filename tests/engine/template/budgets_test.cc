@@ -34,8 +34,8 @@ TEST(TemplateBudget, MemoryIsChargedBeforeItIsMade) {
   ExpectEnds("{{ 'ab' ~ 'cde' }}", {.memory_bytes = 4}, "too much memory");
   ExpectFits("{{ 'ab' + 'cd' }}", {.memory_bytes = 4});
   ExpectEnds("{{ 'ab' + 'cde' }}", {.memory_bytes = 4}, "too much memory");
-  ExpectFits("{{ 'abcd'.title() }}", {.memory_bytes = 4});
-  ExpectEnds("{{ 'abcde'.title() }}", {.memory_bytes = 4}, "too much memory");
+  ExpectFits("{{ 'abcd'.strip() }}", {.memory_bytes = 4});
+  ExpectEnds("{{ 'abcde'.strip() }}", {.memory_bytes = 4}, "too much memory");
   ExpectFits("{% set x %}abcd{% endset %}", {.memory_bytes = 4});
   ExpectEnds("{% set x %}abcde{% endset %}", {.memory_bytes = 4}, "too much memory");
 }

@@ -95,10 +95,14 @@ absl::StatusOr<std::vector<absl::Status>> ForwardPass::TakeFaults(const TensorVi
     int32_t& fault = faults[static_cast<size_t>(batch_.logits_rows[i])];
     if (fault == 0) fault = logits_faults[i];
   }
+  // Of each sequence the fault that came up first: what attention spreads to other tokens is later.
   std::vector<absl::Status> statuses(static_cast<size_t>(batch_.num_seqs()));
+  std::vector<int32_t> first(statuses.size(), std::numeric_limits<int32_t>::max());
   for (size_t n = 0; n < faults.size(); ++n) {
-    absl::Status& status = statuses[static_cast<size_t>(batch_.seq_idx[n])];
-    if (faults[n] != 0 && status.ok()) status = FaultOf(faults[n], batch_.positions[n]);
+    const size_t seq = static_cast<size_t>(batch_.seq_idx[n]);
+    if (faults[n] == 0 || faults[n] >= first[seq]) continue;
+    first[seq] = faults[n];
+    statuses[seq] = FaultOf(faults[n], batch_.positions[n]);
   }
   return statuses;
 }

@@ -6,7 +6,10 @@
 // logits that it gets when nothing is wrong.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "absl/strings/match.h"
@@ -204,6 +207,50 @@ std::vector<WalkCase> Cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, NonFiniteWalk, testing::ValuesIn(Cases()), NameOf);
+
+// Keys and values that are finite but not in the cache's type.
+class TooLargeForTheCache : public NonFiniteWalk {};
+
+TEST_P(TooLargeForTheCache, EndsItsRequestAndNamesTypeAndLimit) {
+  Run(-1, 0.0f);
+  ASSERT_TRUE(first_.status.ok()) << first_.status;
+  const auto store = std::find(names_.begin(), names_.end(), "StoreKv.k_cache in step 0");
+  const auto last_before = [&](const char* name) {
+    return static_cast<int>(std::find(std::reverse_iterator(store), names_.rend(), name).base() -
+                            names_.begin()) -
+           1;
+  };
+  const DType type = GetParam().kv_dtype;
+  // Halfway from the largest number of the type to what would be next, which rounds up.
+  const float limit = type == DType::kF16    ? 65520.0f
+                      : type == DType::kBF16 ? 0x1.FFp127f
+                                             : 127.0f * 65504.0f;
+  const std::pair<const char*, int> sites[] = {{"keys", last_before("Rope.x in step 0")},
+                                               {"values", last_before("MatMul.out in step 0")}};
+  for (const auto& [what, site] : sites) {
+    ASSERT_GE(site, 0);
+    for (const float value : {limit, -limit}) {
+      Run(site, value);
+      EXPECT_EQ(first_.status.code(), absl::StatusCode::kInternal) << what;
+      const std::string part =
+          absl::StrCat("the ", what, " of layer 0 at position 1 hold NaN or infinity, or numbers ",
+                       "too large for a KV cache of ", GetFormat(type).name,
+                       ", which holds magnitudes below ", limit, ";");
+      EXPECT_NE(first_.status.message().find(part), std::string::npos) << first_.status;
+      EXPECT_TRUE(second_.status.ok()) << second_.status;
+    }
+    Run(site, std::nextafter(limit, 0.0f));
+    EXPECT_EQ(first_.status.message().find("KV cache"), std::string::npos) << first_.status;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TooLargeForTheCache,
+                         testing::Values(WalkCase{"qwen3_moe", "reference", DType::kF16},
+                                         WalkCase{"qwen3_moe", "cpu", DType::kF16},
+                                         WalkCase{"qwen3_moe", "cpu", DType::kBF16},
+                                         WalkCase{"quantised/qwen3_moe-q4_k_m.gguf", "cpu",
+                                                  DType::kQ8_0}),
+                         NameOf);
 
 }  // namespace
 }  // namespace thermocline

@@ -25,8 +25,11 @@ MAX_DATA_BYTES = 8 << 30  # a mutant may ask for any amount of memory, and of di
 MAX_FILE_BYTES = 2 << 30
 
 
-def limit():
-    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MAX_DATA_BYTES), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)):
+def limit(sparse_files):
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_DATA: MAX_DATA_BYTES}
+    if not sparse_files:
+        limits[resource.RLIMIT_FSIZE] = MAX_FILE_BYTES
+    for what, most in limits.items():
         resource.setrlimit(what, (most, most))
 
 
@@ -83,12 +86,14 @@ class Programs:
 
     def run(self, program, cases, timeout, **environment):
         """Runs the cases until one fails. Returns ("passed" | "failed" | "timeout", the case that failed or ran, seconds)."""
+        # Python tests make files with holes, larger than memory.
+        limits = functools.partial(limit, sparse_files=program in self.python_tests())
         with tempfile.TemporaryDirectory() as folder:
             log = pathlib.Path(folder, "log")
             start = time.monotonic()
             with log.open("w") as out:
                 process = subprocess.Popen(self.command(program, cases), stdin=subprocess.DEVNULL, stdout=out,
-                                           stderr=subprocess.STDOUT, cwd=folder, preexec_fn=limit, start_new_session=True,
+                                           stderr=subprocess.STDOUT, cwd=folder, preexec_fn=limits, start_new_session=True,
                                            env={**os.environ, "TMPDIR": folder, **environment})
                 try:
                     verdict = "passed" if process.wait(timeout) == 0 else "failed"

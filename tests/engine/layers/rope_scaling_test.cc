@@ -247,6 +247,16 @@ TEST(ReadMla, YarnsScaleEntersTheSoftmaxSquared) {
   Configured yarn(scaled);
   mla = ReadMla(yarn.get(), dims, {});
   EXPECT_NEAR(mla.scale, 1.2 * 1.2 / 4.0, 1e-12);
+
+  json stretched = Latent();
+  stretched["rope_scaling"] = LongRope();
+  for (const auto& [max_context, is_long] : {std::pair{0, true}, {16, false}, {17, true}}) {
+    Configured c(stretched);
+    ModelOptions options;
+    options.max_context = max_context;
+    EXPECT_EQ(ReadMla(c.get(), dims, options).rope.divisors,
+              is_long ? (std::vector<double>{5, 6, 7, 8}) : (std::vector<double>{1, 2, 3, 4}));
+  }
 }
 
 TEST(ReadMla, SizesAreTheFilesAndNotedForGguf) {

@@ -146,7 +146,8 @@ TEST_F(TokenizerJsonTest, NormalizersOfEveryKindInOrder) {
   for (const char* wrong :
        {R"({"type": "Abacus"})", R"({"type": "Replace", "pattern": {"Regex": "x"}})",
         R"({"type": "Replace", "pattern": {"String": ""}, "content": "y"})", "3",
-        R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Abacus"}]})"}) {
+        R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Abacus"}]})",
+        R"({"type": "Sequence"})", R"({"type": "Abacus", "normalizers": []})"}) {
     file_["normalizer"] = json::parse(wrong);
     ExpectRefused(kUnsupported, "normalizer");
   }

@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "tests/engine/engine_fixture.h"
+#include "tests/support/tampering_backend.h"
 
 namespace thermocline {
 namespace {
@@ -87,6 +88,29 @@ TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
   EXPECT_EQ(load.stage_seconds[static_cast<size_t>(Stage::kSample)], 2 * 0.25);
   EXPECT_EQ(std::accumulate(load.stage_seconds.begin(), load.stage_seconds.end(), 0.0),
             load.step_seconds);
+}
+
+TEST_F(EngineLoadTest, EveryStageHasTheTimeOfItsOperations) {
+  auto inner = MakeBackend("reference", {});
+  ASSERT_TRUE(inner.ok()) << inner.status();
+  EngineOptions options;
+  options.backend = "reference";
+  int num_combined = 0;
+  options.dense_backend = std::make_unique<TamperingBackend>(
+      *std::move(inner), [&](const absl::string_view site, const TensorView&, const TensorView&) {
+        if (site == "EmbedTokens.out") now_ += 1.0;
+        if (site == "Attention.out") now_ += 2.0;
+        if (site == "RouteTopK.weights") now_ += 4.0;
+        if (site == "CombineExperts.acc") now_ += 16.0, ++num_combined;
+        if (site == "MatMul.out" && num_combined == 2) now_ += 32.0;  // behind both layers
+      });
+  Start(std::move(options));
+  Recording& r = NewRecording();
+  Submit(Request("0", 1), &r);
+  RunToTheEnd();
+  // Experts run on a backend of their own, where the clock stands.
+  EXPECT_EQ(engine_->Load().stage_seconds,
+            (StageSeconds{1.0, 2 * 2.0, 2 * 4.0, 0.0, 2 * 16.0, 32.0, 0.0}));
 }
 
 // Somebody who asks while a step runs sees the requests that the step has taken from the inbox.

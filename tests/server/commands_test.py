@@ -380,6 +380,7 @@ class Bench(Case):
             self.assertAlmostEqual(row["bytes_per_step"], 4 * read + row["streams"] * context * 128, places=3)
             self.assertTrue(2 <= row["experts_per_layer"] <= min(4, 2 * tokens))
             self.assertEqual(set(row["stage_ms"]), {"embed", "attention", "router", "experts", "combine", "head", "sample"})
+            self.assertTrue(all(ms > 0 for ms in row["stage_ms"].values()))
             self.assertLessEqual(sum(row["stage_ms"].values()), row["step_ms"] * 1.001)
         for row in rows:
             rate = row["tokens_per_second"]

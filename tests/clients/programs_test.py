@@ -37,7 +37,8 @@ class WithServer(unittest.TestCase):
     @classmethod
     def serve(cls, address, control):
         server = subprocess.Popen([PROGRAM, "serve", MODEL, "--listen", address, "--control-listen", control,
-                                   "--metrics-listen", ""], stderr=cls.log)
+                                   "--metrics-listen", ""], stdout=subprocess.DEVNULL, stderr=cls.log)
+        cls.addClassCleanup(server.kill)  # where it does not start or end
         deadline = time.monotonic() + 60
         while subprocess.run([PROGRAM, "healthcheck", "--address", address], capture_output=True).returncode != 0:
             assert server.poll() is None and time.monotonic() < deadline, "the server did not start"
@@ -180,7 +181,7 @@ class Load(WithServer):
 
     def test_a_closed_loop_ends_after_its_seconds(self):
         report = self.report("--streams", "2", "--seconds", "0.3", "--max-tokens", "1")
-        self.assertGreater(report["requests"], 2)
+        self.assertGreaterEqual(report["requests"], 2)  # one a stream
         self.assertGreaterEqual(report["seconds"], 0.3)
 
     def test_the_table_is_the_default(self):

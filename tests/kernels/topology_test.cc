@@ -47,18 +47,30 @@ TEST(Topology, CountsCoresAndPinsToThem) {
   ASSERT_GE(cores, 1);
   EXPECT_LE(cores, static_cast<int>(std::thread::hardware_concurrency()));
   EXPECT_FALSE(MayPin(cores + 1));
-  for (int core = 0; core <= cores; ++core) {  // the last one does not exist
-    std::thread([core, cores] {
-      cpu_set_t before, after;
-      ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  cpu_set_t before, taken;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  CPU_ZERO(&taken);
+  const auto pinned_to = [](int core) {
+    cpu_set_t after;
+    CPU_ZERO(&after);
+    std::thread([core, &after] {
       PinToCore(core);
-      ASSERT_EQ(sched_getaffinity(0, sizeof(after), &after), 0);
-      EXPECT_GE(CPU_COUNT(&after), 1);
-      if (core == 0 && cores > 1) {
-        EXPECT_LT(CPU_COUNT(&after), CPU_COUNT(&before));
-      }
+      EXPECT_EQ(sched_getaffinity(0, sizeof(after), &after), 0);
     }).join();
+    return after;
+  };
+  for (int core = 0; core < cores; ++core) {
+    const cpu_set_t after = pinned_to(core);
+    cpu_set_t shared;
+    CPU_AND(&shared, &after, &before);
+    EXPECT_TRUE(CPU_EQUAL(&shared, &after)) << core;
+    EXPECT_GE(CPU_COUNT(&after), 1) << core;
+    CPU_AND(&shared, &after, &taken);
+    EXPECT_EQ(CPU_COUNT(&shared), 0) << core;
+    CPU_OR(&taken, &taken, &after);
   }
+  const cpu_set_t beyond = pinned_to(CPU_SETSIZE);
+  EXPECT_TRUE(CPU_EQUAL(&beyond, &before));
 }
 
 }  // namespace

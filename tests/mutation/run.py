@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 
+import generate
 import patches
 import sampled
 
@@ -32,7 +33,8 @@ def main():
         command.add_argument("--list", action="store_true", help="list them and stop")
         command.add_argument("--ignore-failing", action="store_true", help="go on although tests fail without a mutant")
         command.add_argument("--through", default="", help="a command that runs the builds, for example a lock")
-        command.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("build-mutants"), help="of the copies and results")
+        command.add_argument("--folder", type=pathlib.Path, default=generate.HERE.parent.parent / "build-mutants",
+                             help="of the copies and results")
     args = parser.parse_args()
     # Both copies have the same layout, so ccache may take what one compiled for the other.
     os.environ.setdefault("CCACHE_BASEDIR", str(args.folder.resolve()))

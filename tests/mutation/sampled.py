@@ -81,6 +81,8 @@ class Sample:
             binary = self.build / "tests" / program
             if binary.is_file():
                 digest.update(f"{program} {binary.stat().st_mtime_ns}".encode())
+            else:  # a Python test
+                digest.update(pathlib.Path(self.programs.python_tests()[program][1]).read_bytes())
         store = self.folder / "baseline.json"
         if store.is_file() and json.loads(store.read_text())["digest"] == digest.hexdigest():
             return json.loads(store.read_text())["programs"]
@@ -133,15 +135,17 @@ class Sample:
         return {**fields, **result, "seconds": round(time.monotonic() - start, 1)}
 
     def run_batch(self, mutant, program, cases, timeout, result):
-        """A failure counts when the case fails by itself too: a busy machine kills no mutant."""
+        """A failure or a hang counts when it comes a second time, of the case by itself: a busy machine kills no mutant."""
         switch = {"THERMOCLINE_MUTANT": str(mutant["id"])}
         while cases:
             verdict, case, _ = self.programs.run(program, cases, timeout, **switch)
             if verdict == "passed":
                 return
-            if verdict == "failed" and case in cases and self.programs.run(program, [case], timeout, **switch)[0] == "passed":
+            # Before the first case, as in a fixture for all of them, it is none.
+            again = [case] if case in cases else list(cases)
+            if self.programs.run(program, again, timeout, **switch)[0] == "passed":
                 result["unsure"].append(f"{program} {case}")
-                cases.remove(case)
+                cases = [c for c in cases if c not in again]
                 continue
             result.update(verdict="timeout" if verdict == "timeout" else "killed", by=f"{program} {case}")
             return
@@ -152,6 +156,8 @@ def run(args):
     sample = Sample(args.folder, args.jobs, args.through.split())
     sample.prepare(source, args.seed, args.count, args.under)
     results = sample.folder / f"results-{args.seed}-{args.count}{'-' + args.under.replace('/', '-') if args.under else ''}.jsonl"
+    if not sample.mutants:
+        sys.exit(f"no place for a mutant under {args.under!r}")
     if args.list:
         print(*(f"{m['id']:4} {report.key_of(m)}" for m in sample.mutants), sep="\n")
         return 0

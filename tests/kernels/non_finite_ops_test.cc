@@ -4,6 +4,7 @@
 // before.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -336,6 +337,13 @@ void AddMoves(std::vector<Op>* ops) {
          backend->CopyHeads(View(in[0], {kTokens, 1, kDim}), View(out, {kTokens, kHeads, kDim}));
          return out;
        }});
+  ops->push_back({"EmbedTokens", {kDim}, kDim, [](Backend* backend, std::vector<Rows> in) {
+                    Rows out(kTokens * kDim);
+                    std::vector<int32_t> ids = {0, 1, 2, 3, 4};
+                    backend->EmbedTokens(View(in[0], {kTokens, kDim}), Ints(ids), 2.0f,
+                                         View(out, {kTokens, kDim}));
+                    return out;
+                  }});
   ops->push_back(
       {"GatherRows", {kDim}, kDim, [](Backend* backend, std::vector<Rows> in) {
          Rows out(kTokens * kDim);
@@ -402,6 +410,29 @@ TEST_P(NonFiniteOps, AreKeptByEveryOperation) {
       if (HasFatalFailure()) return;
     }
   }
+}
+
+// All bits set are NaN in a float, and in the scale of every block.
+TEST_P(NonFiniteOps, AWeightThatIsNotFiniteReachesEveryRow) {
+  constexpr int64_t kIn = 256, kOut = 40;
+  const auto backend = Make(GetParam(), Activations::kInt8);
+  std::mt19937 random(13);
+  Rows x = RandomFloats(kTokens * kIn, &random), out(kTokens * kOut);
+  for (int d = 0; d < kNumDTypes; ++d) {
+    const DType dtype = static_cast<DType>(d);
+    if (!CanQuantize(dtype)) continue;
+    PackedWeight weight(dtype, kOut, kIn, &random);
+    std::fill(weight.panels.begin(), weight.panels.end(), uint8_t{0xFF});
+    for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
+      const Projection p = {weight.view, {}, View(out, {kTokens, kOut})};
+      backend->MatMul(View(x, {kTokens, kIn}), std::vector<TokenRole>(kTokens, role), {&p, 1});
+      for (const float value : out) ASSERT_FALSE(std::isfinite(value)) << GetFormat(dtype).name;
+    }
+  }
+  Rows norm(kIn, 1.0f);
+  norm[3] = NAN;
+  backend->RmsNorm(View(x, {kTokens, kIn}), View(norm, {kIn}), 1e-6f, View(x, {kTokens, kIn}));
+  for (int64_t n = 0; n < kTokens; ++n) EXPECT_FALSE(AllFinite(x, n, kIn));
 }
 
 // Finite numbers whose squares overflow must not become zeros.

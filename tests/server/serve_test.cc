@@ -10,6 +10,7 @@
 #include "tests/support/child_process.h"
 #include "tests/support/golden.h"
 #include "tests/support/health.h"
+#include "tests/support/wait_for.h"
 #include "thermocline/v1/control.grpc.pb.h"
 #include "thermocline/v1/inference.grpc.pb.h"
 
@@ -85,12 +86,7 @@ class ServeTest : public testing::Test {
   }
   template <class Condition>
   void WaitUntil(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
-    while (std::chrono::steady_clock::now() < end) {
-      if (condition()) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    FAIL() << "what was waited for did not happen: " << server_->err();
+    if (!WaitFor(condition)) FAIL() << "what was waited for did not happen: " << server_->err();
   }
   void WaitUntilServing() {
     WaitUntil([&] { return HealthOf(data_address(), kInference) == Health::kServing; });

@@ -18,6 +18,7 @@
 #include "server/metrics.h"
 #include "tests/support/alphabet.h"
 #include "tests/support/golden.h"
+#include "tests/support/wait_for.h"
 #include "thermocline/v1/control.grpc.pb.h"
 #include "thermocline/v1/inference.grpc.pb.h"
 
@@ -126,15 +127,9 @@ class ServiceFixture : public testing::Test {
     EXPECT_NE(status.error_message().find(part), std::string::npos) << status.error_message();
   }
 
-  // Waits for what other threads do, long enough for any machine.
   template <class Condition>
   static void WaitUntil(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
-    while (std::chrono::steady_clock::now() < end) {
-      if (condition()) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    ADD_FAILURE() << "what was waited for did not happen";
+    if (!WaitFor(condition)) ADD_FAILURE() << "what was waited for did not happen";
   }
   void WaitUntilQueued(int count) {
     WaitUntil([&] { return engine_->Load().num_waiting == count; });

@@ -11,6 +11,7 @@
 #include "server/grpc/inference_service.h"
 #include "server/metrics.h"
 #include "tests/support/golden.h"
+#include "tests/support/wait_for.h"
 #include "thermocline/v1/control.grpc.pb.h"
 #include "thermocline/v1/inference.grpc.pb.h"
 
@@ -67,12 +68,11 @@ class ServiceTest : public testing::Test {
   }
   // Waits until nothing runs; the loop ends by itself because every request does.
   void WaitUntilIdle() {
-    for (int i = 0; i < 2000; ++i) {
+    const auto idle = [this] {
       const EngineLoad load = engine_->Load();
-      if (load.num_running == 0 && load.num_waiting == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    FAIL() << "requests still run";
+      return load.num_running == 0 && load.num_waiting == 0;
+    };
+    if (!WaitFor(idle)) FAIL() << "requests still run";
   }
 
   Metrics metrics_;

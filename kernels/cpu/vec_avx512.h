@@ -43,7 +43,12 @@ struct F32 {
   static F32 Fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   static F32 Round(F32 a) { return {_mm512_roundscale_ps(a.v, 0)}; }
   static F32 ScaleByPowerOf2(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-  float Sum() const { return _mm512_reduce_add_ps(v); }
+  float Sum() const {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
   // rows[i][j] <-> rows[j][i].
   static void Transpose(F32 rows[16]) {
     __m512 a[16], b[16];

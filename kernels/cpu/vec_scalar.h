@@ -1,4 +1,5 @@
-// Vector types for the scalar level: plain C++.
+// Vector types for the scalar level: plain C++. As at every level, a vector of floats has 16 lanes
+// and Sum adds halves: sums over lanes are the same bits everywhere.
 #ifndef THERMOCLINE_KERNELS_CPU_VEC_SCALAR_H_
 #define THERMOCLINE_KERNELS_CPU_VEC_SCALAR_H_
 
@@ -11,74 +12,93 @@
 namespace thermocline {
 namespace {
 
+// Sixteen floats, in memory: a loop over lanes each.
 struct F32 {
-  static constexpr int kLanes = 1;
-  float v;
-  static F32 Zero() { return {0.0f}; }
-  static F32 Set(float x) { return {x}; }
-  static F32 Load(const float* p) { return {*p}; }
-  static F32 LoadHalf(const uint8_t* p) { return {HalfToFloat(LoadU16(p))}; }
-  static F32 LoadBfloat16(const uint8_t* p) { return {Bfloat16ToFloat(LoadU16(p))}; }
-  void Store(float* p) const { *p = v; }
-  static F32 SetHalf(const uint8_t* p) { return LoadHalf(p); }
-  static F32 LoadInt8(const uint8_t* p) { return {(float)(int8_t)*p}; }
-  void StoreHalf(uint8_t* p) const {
-    const uint16_t bits = FloatToHalf(v);
-    memcpy(p, &bits, sizeof(bits));
+  static constexpr int kLanes = 16;
+  float v[kLanes];
+
+  template <class Fn>
+  static F32 Make(Fn fn) {
+    F32 r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = fn(i);
+    return r;
   }
-  static F32 Add(F32 a, F32 b) { return {a.v + b.v}; }
-  static F32 Sub(F32 a, F32 b) { return {a.v - b.v}; }
-  static F32 Mul(F32 a, F32 b) { return {a.v * b.v}; }
-  static F32 Div(F32 a, F32 b) { return {a.v / b.v}; }
+  static F32 Zero() { return Set(0.0f); }
+  static F32 Set(float x) {
+    return Make([&](int) { return x; });
+  }
+  static F32 Load(const float* p) {
+    F32 r;
+    memcpy(r.v, p, sizeof(r.v));
+    return r;
+  }
+  static F32 LoadHalf(const uint8_t* p) {
+    return Make([&](int i) { return HalfToFloat(LoadU16(p + 2 * i)); });
+  }
+  static F32 LoadBfloat16(const uint8_t* p) {
+    return Make([&](int i) { return Bfloat16ToFloat(LoadU16(p + 2 * i)); });
+  }
+  void Store(float* p) const { memcpy(p, v, sizeof(v)); }
+  static F32 SetHalf(const uint8_t* p) { return Set(HalfToFloat(LoadU16(p))); }
+  static F32 LoadInt8(const uint8_t* p) {
+    return Make([&](int i) { return (float)(int8_t)p[i]; });
+  }
+  void StoreHalf(uint8_t* p) const {
+    for (int i = 0; i < kLanes; ++i) {
+      const uint16_t bits = FloatToHalf(v[i]);
+      memcpy(p + 2 * i, &bits, sizeof(bits));
+    }
+  }
+  static F32 Add(const F32& a, const F32& b) {
+    return Make([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  static F32 Sub(const F32& a, const F32& b) {
+    return Make([&](int i) { return a.v[i] - b.v[i]; });
+  }
+  static F32 Mul(const F32& a, const F32& b) {
+    return Make([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static F32 Div(const F32& a, const F32& b) {
+    return Make([&](int i) { return a.v[i] / b.v[i]; });
+  }
   // Of both: b when either is NaN, as the instructions do.
-  static F32 Max(F32 a, F32 b) { return {a.v > b.v ? a.v : b.v}; }
-  static F32 Min(F32 a, F32 b) { return {a.v < b.v ? a.v : b.v}; }
-  static F32 Fma(F32 a, F32 b, F32 c) { return {a.v * b.v + c.v}; }
-  static F32 Round(F32 a) { return {nearbyintf(a.v)}; }
-  static F32 ScaleByPowerOf2(F32 a, F32 n) { return {a.v != a.v ? a.v : ldexpf(a.v, (int)n.v)}; }
-  float Sum() const { return v; }
-  static void Transpose(F32*) {}
+  static F32 Max(const F32& a, const F32& b) {
+    return Make([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static F32 Min(const F32& a, const F32& b) {
+    return Make([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static F32 Fma(const F32& a, const F32& b, const F32& c) {
+    return Make([&](int i) { return fmaf(a.v[i], b.v[i], c.v[i]); });
+  }
+  static F32 Round(const F32& a) {
+    return Make([&](int i) { return nearbyintf(a.v[i]); });
+  }
+  // |n| <= 126; NaN stays NaN.
+  static F32 ScaleByPowerOf2(const F32& a, const F32& n) {
+    return Make([&](int i) { return a.v[i] != a.v[i] ? a.v[i] : ldexpf(a.v[i], (int)n.v[i]); });
+  }
+  float Sum() const {
+    F32 s = *this;
+    for (int width = kLanes / 2; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) s.v[i] += s.v[i + width];
+    }
+    return s.v[0];
+  }
+  static void Transpose(F32* rows) {
+    for (int i = 0; i < kLanes; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const float kept = rows[i].v[j];
+        rows[i].v[j] = rows[j].v[i];
+        rows[j].v[i] = kept;
+      }
+    }
+  }
 };
 
 inline float SquareRoot(float x) { return sqrtf(x); }
 
-// Numbers of 16 rows, in memory: a loop over lanes each.
-struct RowF32 {
-  float v[16];
-
-  static RowF32 Zero() { return Set(0.0f); }
-  static RowF32 Set(float x) {
-    RowF32 r;
-    for (float& lane : r.v) lane = x;
-    return r;
-  }
-  static RowF32 Load(const float* p) {
-    RowF32 r;
-    memcpy(r.v, p, sizeof(r.v));
-    return r;
-  }
-  static RowF32 LoadHalf(const uint8_t* p) {
-    RowF32 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = HalfToFloat(LoadU16(p + 2 * i));
-    return r;
-  }
-  void Store(float* p) const { memcpy(p, v, sizeof(v)); }
-  static RowF32 Add(const RowF32& a, const RowF32& b) {
-    RowF32 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] + b.v[i];
-    return r;
-  }
-  static RowF32 Mul(const RowF32& a, const RowF32& b) {
-    RowF32 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] * b.v[i];
-    return r;
-  }
-  static RowF32 Fma(const RowF32& a, const RowF32& b, const RowF32& c) {
-    RowF32 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
-    return r;
-  }
-};
+typedef F32 RowF32;
 
 struct I32 {
   static constexpr int kLanes = 16;

@@ -226,6 +226,135 @@ std::vector<ContractCase> ContractCases() {
 INSTANTIATE_TEST_SUITE_P(All, NumericContractTest, testing::ValuesIn(ContractCases()),
                          [](const auto& info) { return NameOf(info.param); });
 
+// Where experts, KV blocks and dense weights lie must not show in a bit of the logits, with the
+// kernels that serve: `base` computed in host memory against every other place.
+class PlacesTest : public testing::TestWithParam<ContractCase> {
+ protected:
+  void SetUp() override {
+    isa_ = GetParam().isa;
+    if (!isa_.empty() && !SelectKernels(isa_).ok()) GTEST_SKIP() << "this machine lacks " << isa_;
+    const auto probe = MakeEngine(Options());
+    dims_ = probe->dims();
+    num_experts_ = static_cast<int>(dims_.num_experts);
+    top_k_ = static_cast<int>(dims_.num_experts_per_tok);
+    latent_ = dims_.mixers[0].latent;
+    for (int i = 0; i < 3; ++i) {
+      prompts_.emplace_back();
+      for (int t = 0; t < 21 + 5 * i; ++t) prompts_.back().push_back(3 + (7 * t + 11 * i) % 45);
+    }
+  }
+  EngineOptions Options() const {
+    EngineOptions options;
+    options.model_path = GoldenPath(GetParam().model);
+    options.backend_options.isa = isa_;
+    options.backend_options.num_threads = 2;
+    options.kv_tokens = 512;
+    options.scheduler.max_batch_tokens = 40;
+    options.poison_evicted = true;
+    return options;
+  }
+  // Another CPU backend, as a device of its own.
+  static std::unique_ptr<Backend> Device(const EngineOptions& like) {
+    BackendOptions options = like.backend_options;
+    options.activations = Activations::kInt8;
+    auto inner = MakeBackend("cpu", options);
+    EXPECT_TRUE(inner.ok()) << inner.status();
+    return std::make_unique<FakeDevice>(*std::move(inner));
+  }
+  std::map<int64_t, uint64_t> Hashes(EngineOptions options) const {
+    options.activations = Activations::kInt8;
+    return HashesOfFirst(std::move(options), prompts_);
+  }
+
+  std::string isa_;
+  ModelDims dims_;
+  int num_experts_ = 0, top_k_ = 0;
+  bool latent_ = false;
+  std::vector<std::vector<int32_t>> prompts_;
+};
+
+TEST_P(PlacesTest, NoPlaceShowsInTheLogits) {
+  for (const DType kv_dtype : {DType::kF16, DType::kF32, DType::kBF16, DType::kQ8_0}) {
+    for (const MlaForm form : {MlaForm::kAbsorbed, MlaForm::kPlain}) {
+      if (form == MlaForm::kPlain && !latent_) continue;
+      const auto options = [&] {
+        EngineOptions o = Options();
+        o.kv_dtype = kv_dtype;
+        o.mla_form = form;
+        return o;
+      };
+      if (!KvCache::CheckType(dims_, kv_dtype).ok()) continue;
+      const std::map<int64_t, uint64_t> base = Hashes(options());
+      ASSERT_GE(base.size(), 12u);
+      SCOPED_TRACE(absl::StrCat("KV cache of ", GetFormat(kv_dtype).name,
+                                form == MlaForm::kPlain ? ", plain" : ""));
+      for (int block_size : {1, 7, 64}) {
+        EngineOptions o = options();
+        o.block_size = block_size;
+        o.shuffle_kv_seed = 5;
+        EXPECT_EQ(Hashes(std::move(o)), base) << "KV blocks of " << block_size;
+      }
+      for (int slots : {top_k_, num_experts_ / 2, 1}) {
+        for (const char* policy : {"lru", "random"}) {
+          EngineOptions o = options();
+          o.host_experts = std::max(slots, 1);
+          o.expert_policy = policy;
+          EXPECT_EQ(Hashes(std::move(o)), base) << slots << " slots a layer, " << policy;
+        }
+      }
+      for (int on_device : {1, num_experts_ / 2, num_experts_}) {
+        EngineOptions o = options();
+        o.device_backend = Device(o);
+        o.device_experts = on_device;
+        o.host_experts = std::max(1, num_experts_ - on_device);
+        EXPECT_EQ(Hashes(std::move(o)), base) << on_device << " experts on a device";
+      }
+      EngineOptions o = options();
+      o.dense_backend = Device(o);
+      EXPECT_EQ(Hashes(std::move(o)), base) << "dense weights on a device";
+      o = options();
+      o.dense_backend = Device(o);
+      o.device_backend = Device(o);
+      o.device_experts = num_experts_ / 2;
+      o.host_experts = 1;
+      EXPECT_EQ(Hashes(std::move(o)), base) << "dense weights and half the experts on devices";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PlacesTest,
+                         testing::Values(ContractCase{"qwen3_moe", ""},
+                                         ContractCase{"quantised/qwen3_moe-q4_k_m.gguf", ""},
+                                         ContractCase{"quantised/qwen3_moe-q4_k_m.gguf", "avx2"},
+                                         ContractCase{"deepseek_v3", ""},
+                                         ContractCase{"gpt_oss-mxfp4", ""},
+                                         ContractCase{"longcat_flash", ""},
+                                         ContractCase{"qwen3_next", ""}),
+                         [](const auto& info) { return NameOf(info.param); });
+
+// Vector lengths differ, sums do not.
+TEST(NumericContract, InstructionSetsGiveTheSameBits) {
+  std::vector<int32_t> prompt;
+  for (int t = 0; t < 40; ++t) prompt.push_back(3 + 7 * t % 45);
+  for (const char* model : {"qwen3_moe", "quantised/qwen3_moe-q4_k_m.gguf", "deepseek_v3",
+                            "gpt_oss-mxfp4", "qwen3_moe-bf16", "qwen3_next", "lfm2_moe"}) {
+    std::map<int64_t, uint64_t> scalar;
+    for (const char* isa : {"scalar", "avx2", "avx512"}) {
+      if (!SelectKernels(isa).ok()) continue;
+      EngineOptions options;
+      options.model_path = GoldenPath(model);
+      options.backend_options.isa = isa;
+      options.backend_options.onednn = false;
+      options.activations = Activations::kInt8;
+      options.kv_tokens = 512;
+      const auto hashes = HashesOfFirst(std::move(options), {prompt});
+      ASSERT_GE(hashes.size(), 12u);
+      if (scalar.empty()) scalar = hashes;
+      EXPECT_EQ(hashes, scalar) << model << " with " << isa;
+    }
+  }
+}
+
 // A pool too small for all: sequences are preempted and recomputed, and nobody's logits change. The
 // fixed-size state of recurrent layers starts anew with them.
 TEST(NumericContract, PreemptionDoesNotShow) {

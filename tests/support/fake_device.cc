@@ -32,6 +32,11 @@ void FreeTagged(void*, void* data, int64_t) { std::free(Real(data)); }
 
 }  // namespace
 
+FakeDevice::FakeDevice(std::unique_ptr<Backend> inner)
+    : inner_(inner != nullptr ? std::move(inner) : std::make_unique<ReferenceBackend>()) {
+  TC_CHECK(inner_->memory_kind() == MemoryKind::kHost);
+}
+
 absl::StatusOr<Buffer> FakeDevice::Allocate(int64_t bytes) {
   const size_t rounded = (static_cast<size_t>(bytes) + 63) / 64 * 64 + 64;
   void* data = std::aligned_alloc(64, rounded);
@@ -62,17 +67,17 @@ void FakeDevice::CopyToHost(const void* device, void* host, int64_t bytes) {
 
 void FakeDevice::EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
                              const TensorView& out) {
-  Enqueue([=, this] { reference_.EmbedTokens(Real(table), Real(token_ids), scale, Real(out)); });
+  Enqueue([=, this] { inner_->EmbedTokens(Real(table), Real(token_ids), scale, Real(out)); });
 }
 
 void FakeDevice::RmsNorm(const TensorView& x, const TensorView& weight, float eps,
                          const TensorView& out) {
-  Enqueue([=, this] { reference_.RmsNorm(Real(x), Real(weight), eps, Real(out)); });
+  Enqueue([=, this] { inner_->RmsNorm(Real(x), Real(weight), eps, Real(out)); });
 }
 
 void FakeDevice::LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias,
                            float eps, const TensorView& out) {
-  Enqueue([=, this] { reference_.LayerNorm(Real(x), Real(weight), Real(bias), eps, Real(out)); });
+  Enqueue([=, this] { inner_->LayerNorm(Real(x), Real(weight), Real(bias), eps, Real(out)); });
 }
 
 void FakeDevice::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
@@ -81,42 +86,45 @@ void FakeDevice::MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
   std::vector<Projection> kept;
   for (const Projection& p : projections)
     kept.push_back({Real(p.weight), Real(p.bias), Real(p.out)});
-  Enqueue([=, this] { reference_.MatMul(Real(x), kept_roles, kept); });
+  Enqueue([=, this] { inner_->MatMul(Real(x), kept_roles, kept); });
 }
 
 void FakeDevice::HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles,
                             const TensorView& weight, const TensorView& out) {
   std::vector<TokenRole> kept(roles.begin(), roles.end());
-  Enqueue([=, this] { reference_.HeadMatMul(Real(x), kept, Real(weight), Real(out)); });
+  Enqueue([=, this] { inner_->HeadMatMul(Real(x), kept, Real(weight), Real(out)); });
 }
 
 void FakeDevice::Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) {
   RopeArgs real = args;
   real.inv_freq = Real(args.inv_freq);
-  Enqueue([=, this] { reference_.Rope(Real(x), Real(positions), real); });
+  Enqueue([=, this] { inner_->Rope(Real(x), Real(positions), real); });
 }
 
 void FakeDevice::StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
                          const TensorView& k_cache, const TensorView& v_cache) {
-  Enqueue([=, this] {
-    reference_.StoreKv(Real(k), Real(v), Real(slots), Real(k_cache), Real(v_cache));
-  });
+  Enqueue(
+      [=, this] { inner_->StoreKv(Real(k), Real(v), Real(slots), Real(k_cache), Real(v_cache)); });
 }
 
 void FakeDevice::Attention(const AttentionArgs& args) {
   AttentionArgs real = args;
+  std::vector<TokenRole> roles(args.roles.begin(), args.roles.end());
   for (TensorView* view : {&real.q, &real.k_cache, &real.v_cache, &real.block_tables, &real.seq_idx,
                            &real.positions, &real.sinks, &real.out}) {
     *view = Real(*view);
   }
-  Enqueue([=, this] { reference_.Attention(real); });
+  Enqueue([=, this]() mutable {
+    real.roles = roles;
+    inner_->Attention(real);
+  });
 }
 
 void FakeDevice::RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                            const TensorView& weights) {
   RouteArgs real = args;
   real.bias = Real(args.bias);
-  Enqueue([=, this] { reference_.RouteTopK(Real(logits), real, Real(ids), Real(weights)); });
+  Enqueue([=, this] { inner_->RouteTopK(Real(logits), real, Real(ids), Real(weights)); });
 }
 
 void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts,
@@ -146,40 +154,39 @@ void FakeDevice::ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> exp
       work.back().rows = k.rows;
       work.back().slots = k.slots;
     }
-    reference_.ExpertFfn(Real(x), work, activation, Real(out));
+    inner_->ExpertFfn(Real(x), work, activation, Real(out));
   });
 }
 
 void FakeDevice::IdentityExperts(const TensorView& x, const TensorView& ids, int num_experts,
                                  const TensorView& out) {
-  Enqueue([=, this] { reference_.IdentityExperts(Real(x), Real(ids), num_experts, Real(out)); });
+  Enqueue([=, this] { inner_->IdentityExperts(Real(x), Real(ids), num_experts, Real(out)); });
 }
 
 void FakeDevice::CombineExperts(const TensorView& expert_out, const TensorView& weights,
                                 float scale, const TensorView& acc) {
-  Enqueue(
-      [=, this] { reference_.CombineExperts(Real(expert_out), Real(weights), scale, Real(acc)); });
+  Enqueue([=, this] { inner_->CombineExperts(Real(expert_out), Real(weights), scale, Real(acc)); });
 }
 
 void FakeDevice::SiluMul(const TensorView& gate, const TensorView& up, const TensorView& out) {
-  Enqueue([=, this] { reference_.SiluMul(Real(gate), Real(up), Real(out)); });
+  Enqueue([=, this] { inner_->SiluMul(Real(gate), Real(up), Real(out)); });
 }
 
 void FakeDevice::Multiply(const TensorView& a, const TensorView& b, const TensorView& out) {
-  Enqueue([=, this] { reference_.Multiply(Real(a), Real(b), Real(out)); });
+  Enqueue([=, this] { inner_->Multiply(Real(a), Real(b), Real(out)); });
 }
 
 void FakeDevice::SigmoidMul(const TensorView& gate, const TensorView& x) {
-  Enqueue([=, this] { reference_.SigmoidMul(Real(gate), Real(x)); });
+  Enqueue([=, this] { inner_->SigmoidMul(Real(gate), Real(x)); });
 }
 
 void FakeDevice::CopyHeads(const TensorView& x, const TensorView& out) {
-  Enqueue([=, this] { reference_.CopyHeads(Real(x), Real(out)); });
+  Enqueue([=, this] { inner_->CopyHeads(Real(x), Real(out)); });
 }
 
 void FakeDevice::CausalConv(const TensorView& x, const TensorView& weight, bool silu,
                             const StateArgs& state) {
-  Enqueue([=, this] { reference_.CausalConv(Real(x), Real(weight), silu, Real(state)); });
+  Enqueue([=, this] { inner_->CausalConv(Real(x), Real(weight), silu, Real(state)); });
 }
 
 void FakeDevice::GatedDeltaRule(const DeltaRuleArgs& args) {
@@ -189,32 +196,32 @@ void FakeDevice::GatedDeltaRule(const DeltaRuleArgs& args) {
     *view = Real(*view);
   }
   real.state = Real(args.state);
-  Enqueue([=, this] { reference_.GatedDeltaRule(real); });
+  Enqueue([=, this] { inner_->GatedDeltaRule(real); });
 }
 
 void FakeDevice::AddScaled(const TensorView& x, float scale, const TensorView& acc) {
-  Enqueue([=, this] { reference_.AddScaled(Real(x), scale, Real(acc)); });
+  Enqueue([=, this] { inner_->AddScaled(Real(x), scale, Real(acc)); });
 }
 
 void FakeDevice::Fill(const TensorView& x, float value) {
-  Enqueue([=, this] { reference_.Fill(Real(x), value); });
+  Enqueue([=, this] { inner_->Fill(Real(x), value); });
 }
 
 void FakeDevice::Scale(const TensorView& x, float scale) {
-  Enqueue([=, this] { reference_.Scale(Real(x), scale); });
+  Enqueue([=, this] { inner_->Scale(Real(x), scale); });
 }
 
 void FakeDevice::Clamp(const TensorView& x, float limit) {
-  Enqueue([=, this] { reference_.Clamp(Real(x), limit); });
+  Enqueue([=, this] { inner_->Clamp(Real(x), limit); });
 }
 
 void FakeDevice::MarkFaults(const TensorView& x, float limit, int32_t code,
                             const TensorView& faults) {
-  Enqueue([=, this] { reference_.MarkFaults(Real(x), limit, code, Real(faults)); });
+  Enqueue([=, this] { inner_->MarkFaults(Real(x), limit, code, Real(faults)); });
 }
 
 void FakeDevice::GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
-  Enqueue([=, this] { reference_.GatherRows(Real(x), Real(rows), Real(out)); });
+  Enqueue([=, this] { inner_->GatherRows(Real(x), Real(rows), Real(out)); });
 }
 
 }  // namespace thermocline

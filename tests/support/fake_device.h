@@ -1,4 +1,4 @@
-// FakeDevice: a backend that behaves like an accelerator and computes like the reference.
+// FakeDevice: a backend that behaves like an accelerator and computes like another one.
 //
 // Its memory cannot be read by the host: addresses it hands out are tagged so that a stray
 // dereference faults. Fresh memory is NaN. Operations only queue up; they run when somebody waits,
@@ -17,9 +17,15 @@ namespace thermocline {
 
 class FakeDevice : public Backend {
  public:
+  // Computes with `inner`, whose memory is the host's and whose operations are done when their call
+  // returns; null: with the reference backend.
+  explicit FakeDevice(std::unique_ptr<Backend> inner = nullptr);
+
   absl::string_view name() const override { return "fake"; }
   MemoryKind memory_kind() const override { return MemoryKind::kDevice; }
-  std::string Describe() const override { return "fake device: reference operations, deferred"; }
+  std::string Describe() const override {
+    return "fake device, deferred, over " + inner_->Describe();
+  }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
   void CopyFromHost(const void* host, void* device, int64_t bytes) override;
@@ -69,7 +75,7 @@ class FakeDevice : public Backend {
  private:
   void Enqueue(std::function<void()> operation);
 
-  ReferenceBackend reference_;
+  std::unique_ptr<Backend> inner_;
   std::deque<std::function<void()>> queue_;
   EventId num_enqueued_ = 0;
   EventId num_done_ = 0;

@@ -118,13 +118,19 @@ struct F32 {
   }
   // rows[i][j] <-> rows[j][i]: quarters are turned, those off the diagonal change places.
   static void Transpose(F32 rows[16]) {
-    RowF32 quarter[2][2][8];
-    for (int i = 0; i < 16; ++i) {
-      quarter[i / 8][0][i % 8] = rows[i].low;
-      quarter[i / 8][1][i % 8] = rows[i].high;
-    }
-    for (int q = 0; q < 4; ++q) RowF32::Transpose(quarter[q / 2][q % 2]);
-    for (int i = 0; i < 16; ++i) rows[i] = {quarter[0][i / 8][i % 8], quarter[1][i / 8][i % 8]};
+    RowF32 quarter[8], other[8];
+    for (int i = 0; i < 8; ++i) quarter[i] = rows[i].low;
+    RowF32::Transpose(quarter);
+    for (int i = 0; i < 8; ++i) rows[i].low = quarter[i];
+    for (int i = 0; i < 8; ++i) quarter[i] = rows[8 + i].high;
+    RowF32::Transpose(quarter);
+    for (int i = 0; i < 8; ++i) rows[8 + i].high = quarter[i];
+    for (int i = 0; i < 8; ++i) quarter[i] = rows[i].high;
+    RowF32::Transpose(quarter);
+    for (int i = 0; i < 8; ++i) other[i] = rows[8 + i].low;
+    for (int i = 0; i < 8; ++i) rows[8 + i].low = quarter[i];
+    RowF32::Transpose(other);
+    for (int i = 0; i < 8; ++i) rows[i].high = other[i];
   }
 };
 

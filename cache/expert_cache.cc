@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(const Options& 
     const int capacity = expert_bytes > 0 ? options.capacity : 0;
     Buffer memory;
     if (capacity > 0) {
-      absl::StatusOr<Buffer> allocated = options.backend->Allocate(capacity * expert_bytes);
+      absl::StatusOr<Buffer> allocated = options.device->Allocate(capacity * expert_bytes);
       if (!allocated.ok()) return allocated.status();
       memory = *std::move(allocated);
     }
@@ -131,13 +131,13 @@ absl::StatusOr<PinnedExpert> ExpertCache::Insert(ExpertId id) {
 absl::Status ExpertCache::ReadInto(ExpertId id, int32_t slot) {
   const int64_t bytes = options_.expert_bytes[static_cast<size_t>(id.layer)];
   void* address = Address(id.layer, slot);
-  if (options_.backend->memory_kind() == MemoryKind::kHost) {
+  if (options_.device->memory_kind() == MemoryKind::kHost) {
     return options_.source->Read(id, static_cast<char*>(address), bytes);
   }
   std::vector<char> staging(static_cast<size_t>(bytes));
   if (absl::Status read = options_.source->Read(id, staging.data(), bytes); !read.ok()) return read;
-  options_.backend->CopyFromHost(staging.data(), address, bytes);
-  return options_.backend->Synchronize();  // the staging copy dies here
+  options_.device->Copy(Queue::kCompute, staging.data(), address, bytes);
+  return options_.device->Synchronize();  // the staging copy dies here
 }
 
 absl::Status ExpertCache::Preload(const std::vector<ExpertId>& ids, int num_threads,
@@ -154,7 +154,7 @@ absl::Status ExpertCache::Preload(const std::vector<ExpertId>& ids, int num_thre
     slots.push_back(slot);
   }
   // A device's queue belongs to the engine thread, so only host slots are filled in parallel.
-  if (options_.backend->memory_kind() != MemoryKind::kHost) num_threads = 1;
+  if (options_.device->memory_kind() != MemoryKind::kHost) num_threads = 1;
   std::atomic<size_t> next{0};
   struct {
     Mutex mutex;  // progress is called with it
@@ -180,8 +180,8 @@ absl::Status ExpertCache::Preload(const std::vector<ExpertId>& ids, int num_thre
 void ExpertCache::Poison(int32_t layer, int32_t slot) {
   const int64_t bytes = options_.expert_bytes[static_cast<size_t>(layer)];
   const std::vector<char> pattern(static_cast<size_t>(bytes), '\xFF');
-  options_.backend->CopyFromHost(pattern.data(), Address(layer, slot), bytes);
-  const absl::Status done = options_.backend->Synchronize();
+  options_.device->Copy(Queue::kCompute, pattern.data(), Address(layer, slot), bytes);
+  const absl::Status done = options_.device->Synchronize();
   TC_CHECK(done.ok()) << done;
 }
 

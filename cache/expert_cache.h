@@ -1,8 +1,8 @@
 // ExpertCache: where the weights of an expert are now, in one tier.
 //
-// Each layer has `capacity` slots of that layer's expert size in the memory of one backend. An
+// Each layer has `capacity` slots of that layer's expert size in the memory of one device. An
 // expert is used through a pinned handle; eviction touches only unpinned slots. The same class
-// serves device memory over host RAM and host RAM over disk: the backend says where the slots lie,
+// serves device memory over host RAM and host RAM over disk: the device says where the slots lie,
 // the ExpertSource where the bytes come from.
 #ifndef THERMOCLINE_CACHE_EXPERT_CACHE_H_
 #define THERMOCLINE_CACHE_EXPERT_CACHE_H_
@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/eviction_policy.h"
-#include "kernels/backend.h"
+#include "kernels/device.h"
 
 namespace thermocline {
 
@@ -40,7 +40,7 @@ class PinnedExpert {
   ~PinnedExpert();
 
   explicit operator bool() const { return cache_ != nullptr; }
-  // Address in the memory of the cache's backend.
+  // Address in the memory of the cache's device.
   void* data() const { return data_; }
 
  private:
@@ -64,7 +64,7 @@ struct ExpertCacheStats {
 class ExpertCache {
  public:
   struct Options {
-    Backend* backend = nullptr;         // owns the slots' memory; outlives the cache
+    Device* device = nullptr;           // owns the slots' memory; outlives the cache
     ExpertSource* source = nullptr;     // outlives the cache
     int num_experts = 0;                // per layer
     std::vector<int64_t> expert_bytes;  // one entry a layer; 0: the layer has no experts

@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "engine/host_memory_info.h"
 #include "engine/sampler.h"
+#include "kernels/host_memory_info.h"
 
 namespace thermocline {
 namespace {
@@ -86,8 +86,12 @@ absl::Status Engine::CreateBackends() {
   options_.backend_options.activations =
       options_.activations.value_or(f32 ? Activations::kF32 : Activations::kInt8);
   kv_dtype_ = options_.kv_dtype.value_or(f32 ? DType::kF32 : DType::kF16);
+  absl::StatusOr<std::unique_ptr<WorkerPool>> pool =
+      WorkerPool::Create(options_.num_threads, options_.pin_threads);
+  if (!pool.ok()) return pool.status();
+  pool_ = *std::move(pool);
   absl::StatusOr<std::unique_ptr<Backend>> host =
-      MakeBackend(options_.backend, options_.backend_options);
+      MakeBackend(options_.backend, pool_.get(), options_.backend_options);
   if (!host.ok()) return host.status();
   host_backend_ = *std::move(host);
   other_dense_backend_ = std::move(options_.dense_backend);
@@ -99,10 +103,10 @@ absl::Status Engine::CreateBackends() {
 
 absl::Status Engine::LoadWeights() {
   absl::StatusOr<std::unique_ptr<WeightStore>> weights =
-      WeightStore::Create(checkpoint_.get(), model_.get(), dense_backend_);
+      WeightStore::Create(checkpoint_.get(), model_.get(), dense_backend_->device.get());
   if (!weights.ok()) return weights.status();
   weights_ = *std::move(weights);
-  ExpertCache::Options cache = {.backend = host_backend_.get(),
+  ExpertCache::Options cache = {.device = host_backend_->device.get(),
                                 .source = weights_.get(),
                                 .num_experts = weights_->num_experts(),
                                 .expert_bytes = {},
@@ -126,7 +130,7 @@ absl::Status Engine::LoadWeights() {
   if (!host.ok()) return host.status();
   host_cache_ = *std::move(host);
   if (device_backend_ != nullptr) {
-    cache.backend = device_backend_.get();
+    cache.device = device_backend_->device.get();
     cache.capacity = options_.device_experts;
     absl::StatusOr<std::unique_ptr<ExpertCache>> device = ExpertCache::Create(cache);
     if (!device.ok()) return device.status();
@@ -241,14 +245,14 @@ absl::Status Engine::CreateCaches() {
                                            options_.shuffle_kv_seed);
   max_context_ = std::min(max_context_, num_blocks * options_.block_size);
   absl::StatusOr<std::unique_ptr<KvCache>> kv_cache =
-      KvCache::Create(dense_backend_, model_->dims(),
+      KvCache::Create(dense_backend_->device.get(), model_->dims(),
                       {.dtype = kv_dtype_,
                        .num_blocks = static_cast<int>(num_blocks),
                        .block_size = options_.block_size,
                        .num_state_slots = options_.scheduler.max_num_seqs});
   if (!kv_cache.ok()) return kv_cache.status();
   kv_cache_ = *std::move(kv_cache);
-  scratch_ = std::make_unique<Scratch>(dense_backend_);
+  scratch_ = std::make_unique<Scratch>(dense_backend_->device.get());
   scheduler_ = std::make_unique<Scheduler>(options_.scheduler, kv_pool_.get());
   PublishLoad();
   return absl::OkStatus();
@@ -405,7 +409,7 @@ absl::StatusOr<std::vector<absl::Status>> Engine::RunBatch(const Batch& batch,
   absl::StatusOr<TensorView> result = model_->Forward(&pass);
   if (!result.ok()) return result.status();
   logits->resize(static_cast<size_t>(result->num_elems()));
-  dense_backend_->CopyToHost(result->data, logits->data(), result->bytes());
+  dense_backend_->device->Copy(Queue::kCompute, result->data, logits->data(), result->bytes());
   return pass.TakeFaults(*result);
 }
 

@@ -27,6 +27,8 @@ namespace thermocline {
 struct EngineOptions {
   std::string model_path;
   std::string backend = "cpu";
+  int num_threads = 0;      // 0: one a core that this process may use
+  bool pin_threads = true;  // to cores of their own, if they have all of the machine's
   BackendOptions backend_options;
   std::optional<Activations> activations;  // unset: int8, or f32 for models stored as F32
   std::optional<DType> kv_dtype;           // unset: F16, or F32 for models stored as F32
@@ -115,8 +117,8 @@ class Engine {
   DType kv_dtype() const { return kv_dtype_; }
   const WeightStore& weights() const { return *weights_; }
   const ExpertRunner& experts() const { return *experts_; }
-  const Backend& backend() const { return *dense_backend_; }
-  std::string DescribeBackend() const { return dense_backend_->Describe(); }
+  const std::string& DescribeBackend() const { return dense_backend_->description; }
+  int num_threads() const { return pool_->num_threads(); }
   const std::string& tokenizer_error() const { return tokenizer_error_; }
 
  private:
@@ -161,6 +163,7 @@ class Engine {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::string tokenizer_error_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<WorkerPool> pool_;
   std::unique_ptr<Backend>
       host_backend_;  // tier 1; also the dense backend unless a test gives another
   std::unique_ptr<Backend> other_dense_backend_;

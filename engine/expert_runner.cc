@@ -9,11 +9,19 @@ namespace {
 
 TensorView ViewOf(const ExpertLayout::Matrix& matrix, void* slot) {
   if (matrix.rows == 0) return {};
-  if (matrix.cols == 1) {
-    return MakeView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, {matrix.rows});
-  }
-  return MakeWeightView(static_cast<char*>(slot) + matrix.offset, matrix.dtype, matrix.rows,
-                        matrix.cols);
+  void* data = slot != nullptr ? static_cast<char*>(slot) + matrix.offset : nullptr;
+  if (matrix.cols == 1) return MakeView(data, matrix.dtype, {matrix.rows});
+  return MakeWeightView(data, matrix.dtype, matrix.rows, matrix.cols);
+}
+
+// The views into a slot; null: the shapes alone.
+ExpertWeights WeightsIn(const ExpertLayout& layout, void* slot) {
+  return {.gate = ViewOf(layout.gate, slot),
+          .up = ViewOf(layout.up, slot),
+          .down = ViewOf(layout.down, slot),
+          .gate_bias = ViewOf(layout.gate_bias, slot),
+          .up_bias = ViewOf(layout.up_bias, slot),
+          .down_bias = ViewOf(layout.down_bias, slot)};
 }
 
 }  // namespace
@@ -24,10 +32,11 @@ ExpertRunner::ExpertRunner(Backend* dense, Tier host, Tier device,
       host_(host),
       device_(device),
       layouts_(std::move(layouts)),
-      host_scratch_(host.backend),
-      device_scratch_(device.backend) {
+      host_scratch_(host.backend->device.get()),
+      device_scratch_(device.backend != nullptr ? device.backend->device.get() : nullptr) {
   const size_t num_experts =
       host.cache != nullptr ? static_cast<size_t>(host.cache->num_experts()) : 0;
+  works_ = std::make_unique<ExpertWork[]>(num_experts);
   heat_.assign(layouts_.size(), std::vector<int64_t>(num_experts, 0));
 }
 
@@ -36,8 +45,8 @@ absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView&
   // The only point of a step where the host waits for the dense backend: placement needs to know
   // the routing.
   std::vector<int32_t> chosen(static_cast<size_t>(ids.num_elems()));
-  dense_->CopyToHost(ids.data, chosen.data(), ids.bytes());
-  if (absl::Status s = dense_->Synchronize(); !s.ok()) return s;
+  dense_->device->Copy(Queue::kCompute, ids.data, chosen.data(), ids.bytes());
+  if (absl::Status s = dense_->device->Synchronize(); !s.ok()) return s;
 
   const size_t num_experts = static_cast<size_t>(host_.cache->num_experts());
   std::vector<Active> active(num_experts);
@@ -47,7 +56,7 @@ absl::Status ExpertRunner::Run(int layer, const TensorView& x, const TensorView&
     if (e >= num_experts) continue;
     active[e].expert = static_cast<int32_t>(e);
     active[e].rows.push_back(slot / static_cast<int32_t>(ids.cols()));
-    active[e].slots.push_back(slot);
+    active[e].out_rows.push_back(slot);
     ++tokens_per_expert[e];
     ++heat_[static_cast<size_t>(layer)][e];
   }
@@ -82,15 +91,15 @@ absl::Status ExpertRunner::RunTier(const Tier& tier, absl::Span<const Active* co
 }
 
 absl::Status ExpertRunner::RunWaves(const Tier& tier, absl::Span<const Active* const> active,
-                                    const Job& job) const {
+                                    const Job& job) {
+  static const Arrival kHere;
   const ExpertLayout& layout = layouts_[static_cast<size_t>(job.layer)];
+  const ExpertBatch batch = {WeightsIn(layout, nullptr), job.activation, job.x, job.out};
   for (size_t begin = 0; begin < active.size();) {
     std::vector<PinnedExpert> pins;
-    std::vector<ExpertWork> work;
-    size_t end = begin;
-    for (; end < active.size() && pins.size() < static_cast<size_t>(tier.cache->capacity());
-         ++end) {
-      const Active& expert = *active[end];
+    for (; begin < active.size() && pins.size() < static_cast<size_t>(tier.cache->capacity());
+         ++begin) {
+      const Active& expert = *active[begin];
       const ExpertId id = {job.layer, expert.expert};
       PinnedExpert pin = tier.cache->Lookup(id);
       if (!pin) {
@@ -98,20 +107,17 @@ absl::Status ExpertRunner::RunWaves(const Tier& tier, absl::Span<const Active* c
         if (!fetched.ok()) return fetched.status();
         pin = *std::move(fetched);
       }
-      work.push_back({.gate = ViewOf(layout.gate, pin.data()),
-                      .up = ViewOf(layout.up, pin.data()),
-                      .down = ViewOf(layout.down, pin.data()),
-                      .gate_bias = ViewOf(layout.gate_bias, pin.data()),
-                      .up_bias = ViewOf(layout.up_bias, pin.data()),
-                      .down_bias = ViewOf(layout.down_bias, pin.data()),
-                      .rows = expert.rows,
-                      .slots = expert.slots});
+      ExpertWork& work = works_[pins.size()];
+      work.weights = WeightsIn(layout, pin.data());
+      work.arrival.store(&kHere);
+      work.rows = expert.rows;
+      work.out_rows = expert.out_rows;
       pins.push_back(std::move(pin));
     }
-    tier.backend->ExpertFfn(job.x, work, job.activation, job.out);
+    tier.backend->experts->Start(batch, absl::MakeSpan(works_.get(), pins.size()));
+    if (absl::Status s = tier.backend->experts->Finish(nullptr); !s.ok()) return s;
     // The pins go before the next wave: the queue must be done with the slots.
-    if (absl::Status s = tier.backend->Synchronize(); !s.ok()) return s;
-    begin = end;
+    if (absl::Status s = tier.backend->device->Synchronize(); !s.ok()) return s;
   }
   return absl::OkStatus();
 }
@@ -127,25 +133,25 @@ absl::Status ExpertRunner::RunRemote(const Tier& tier, Scratch* scratch,
   };
   std::vector<char> staged_x(static_cast<size_t>(x.bytes())),
       staged_out(static_cast<size_t>(out.bytes()));
-  dense_->CopyToHost(x.data, staged_x.data(), x.bytes());
-  if (absl::Status s = dense_->Synchronize(); !s.ok()) return s;
+  dense_->device->Copy(Queue::kCompute, x.data, staged_x.data(), x.bytes());
+  if (absl::Status s = dense_->device->Synchronize(); !s.ok()) return s;
   const TensorView tier_x = on_tier(x), tier_out = on_tier(out);
-  tier.backend->CopyFromHost(staged_x.data(), tier_x.data, x.bytes());
+  tier.backend->device->Copy(Queue::kCompute, staged_x.data(), tier_x.data, x.bytes());
 
   absl::Status ran = RunWaves(tier, active, {job.layer, job.activation, tier_x, tier_out});
   if (ran.ok()) {
-    tier.backend->CopyToHost(tier_out.data, staged_out.data(), out.bytes());
-    ran = tier.backend->Synchronize();
+    tier.backend->device->Copy(Queue::kCompute, tier_out.data, staged_out.data(), out.bytes());
+    ran = tier.backend->device->Synchronize();
   }
   scratch->Release(mark);
   if (!ran.ok()) return ran;
   for (const Active* expert : active) {
-    for (int32_t slot : expert->slots) {
-      dense_->CopyFromHost(&staged_out[static_cast<size_t>(slot * out.row_bytes)],
+    for (int32_t slot : expert->out_rows) {
+      dense_->device->Copy(Queue::kCompute, &staged_out[static_cast<size_t>(slot * out.row_bytes)],
                            out.Row<char>(slot), out.row_bytes);
     }
   }
-  return dense_->Synchronize();  // the staging copy dies here
+  return dense_->device->Synchronize();  // the staging copy dies here
 }
 
 }  // namespace thermocline

@@ -3,6 +3,7 @@
 #define THERMOCLINE_ENGINE_EXPERT_RUNNER_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -58,7 +59,7 @@ class ExpertRunner {
   // The (row, slot) pairs of one active expert.
   struct Active {
     int32_t expert = 0;
-    std::vector<int32_t> rows, slots;
+    std::vector<int32_t> rows, out_rows;
   };
 
   // What the tiers compute with.
@@ -70,8 +71,7 @@ class ExpertRunner {
 
   absl::Status RunTier(const Tier& tier, absl::Span<const Active* const> active, const Job& job);
   // Computes in waves of pinned experts; x and out are in the memory of the tier's backend.
-  absl::Status RunWaves(const Tier& tier, absl::Span<const Active* const> active,
-                        const Job& job) const;
+  absl::Status RunWaves(const Tier& tier, absl::Span<const Active* const> active, const Job& job);
   // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come
   // back.
   absl::Status RunRemote(const Tier& tier, Scratch* scratch, absl::Span<const Active* const> active,
@@ -81,6 +81,7 @@ class ExpertRunner {
   Tier host_, device_;
   std::vector<ExpertLayout> layouts_;
   Scratch host_scratch_, device_scratch_;
+  std::unique_ptr<ExpertWork[]> works_;  // of one wave
   std::vector<std::vector<int64_t>> heat_;
   int64_t bytes_computed_ = 0;
 };

@@ -14,16 +14,18 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 ForwardPass::ForwardPass(const Resources& resources, const Batch& batch)
     : resources_(resources), batch_(batch) {
-  token_ids_ = Upload(batch.token_ids, {num_tokens()});
-  positions_ = Upload(batch.positions, {num_tokens()});
-  seq_idx_ = Upload(batch.seq_idx, {num_tokens()});
-  slot_mapping_ = Upload(batch.slot_mapping, {num_tokens()});
-  block_tables_ = Upload(batch.block_tables, {batch.num_seqs(), batch.max_blocks});
+  token_ids_ = Upload(batch.token_ids.data(), {num_tokens()});
+  positions_ = Upload(batch.positions.data(), {num_tokens()});
+  seq_idx_ = Upload(batch.seq_idx.data(), {num_tokens()});
+  slot_mapping_ = Upload(batch.slot_mapping.data(), {num_tokens()});
+  block_tables_ = Upload(batch.block_tables.data(), {batch.num_seqs(), batch.max_blocks});
   for (int32_t row : batch.logits_rows)
-    logits_roles_.push_back(batch.roles[static_cast<size_t>(row)]);
-  logits_rows_ = Upload(batch.logits_rows, {num_logits()});
-  state_slots_ = Upload(batch.state_slots, {batch.num_seqs()});
-  cu_seqlens_ = Upload(batch.cu_seqlens, {batch.num_seqs() + 1});
+    roles_of_logits_.push_back(batch.roles[static_cast<size_t>(row)]);
+  roles_ = Upload(batch.roles.data(), {num_tokens()});
+  logits_roles_ = Upload(roles_of_logits_.data(), {num_logits()});
+  logits_rows_ = Upload(batch.logits_rows.data(), {num_logits()});
+  state_slots_ = Upload(batch.state_slots.data(), {batch.num_seqs()});
+  cu_seqlens_ = Upload(batch.cu_seqlens.data(), {batch.num_seqs() + 1});
   faults_ = Zeros(num_tokens());
   logits_faults_ = Zeros(num_logits());
 }
@@ -42,16 +44,15 @@ TensorView ForwardPass::NewTensor(std::initializer_list<int64_t> shape, DType dt
   return view;
 }
 
-TensorView ForwardPass::Upload(const std::vector<int32_t>& values,
-                               std::initializer_list<int64_t> shape) {
+TensorView ForwardPass::Upload(const void* values, std::initializer_list<int64_t> shape) {
   const TensorView view = NewTensor(shape, DType::kI32);
-  backend().CopyFromHost(values.data(), view.data, view.bytes());
+  device().Copy(Queue::kCompute, values, view.data, view.bytes());
   return view;
 }
 
 TensorView ForwardPass::Zeros(int64_t count) {
   const TensorView view = NewTensor({count}, DType::kI32);
-  backend().Fill(MakeView(view.data, DType::kF32, {count}), 0.0f);  // the same bits
+  ops().Fill(MakeView(view.data, DType::kF32, {count}), 0.0f);  // the same bits
   return view;
 }
 
@@ -77,20 +78,20 @@ absl::Status ForwardPass::FaultOf(int32_t code, int32_t position) const {
 void ForwardPass::StoreKv(int mixer, const TensorView& k, const TensorView& v) {
   const TensorView &keys = kv_cache().keys(mixer), &values = kv_cache().values(mixer);
   const float limit = KvCache::Limit(keys.dtype);
-  backend().MarkFaults(k, limit, Code({"keys", mixer, limit}), faults_);
-  if (!v.empty()) backend().MarkFaults(v, limit, Code({"values", mixer, limit}), faults_);
-  backend().StoreKv(k, v, slot_mapping(), keys, values);
+  ops().MarkFaults(k, limit, Code({"keys", mixer, limit}), faults_);
+  if (!v.empty()) ops().MarkFaults(v, limit, Code({"values", mixer, limit}), faults_);
+  ops().StoreKv(k, v, slot_mapping(), keys, values);
 }
 
 absl::StatusOr<std::vector<absl::Status>> ForwardPass::TakeFaults(const TensorView& logits) {
   std::vector<int32_t> faults(static_cast<size_t>(num_tokens()));
   std::vector<int32_t> logits_faults(static_cast<size_t>(num_logits()));
   if (num_logits() > 0) {
-    backend().MarkFaults(logits, kInfinity, Code({"logits", -1, kInfinity}), logits_faults_);
+    ops().MarkFaults(logits, kInfinity, Code({"logits", -1, kInfinity}), logits_faults_);
   }
-  backend().CopyToHost(faults_.data, faults.data(), faults_.bytes());
-  backend().CopyToHost(logits_faults_.data, logits_faults.data(), logits_faults_.bytes());
-  if (absl::Status s = backend().Synchronize(); !s.ok()) return s;
+  device().Copy(Queue::kCompute, faults_.data, faults.data(), faults_.bytes());
+  device().Copy(Queue::kCompute, logits_faults_.data, logits_faults.data(), logits_faults_.bytes());
+  if (absl::Status s = device().Synchronize(); !s.ok()) return s;
   for (size_t i = 0; i < logits_faults.size(); ++i) {
     int32_t& fault = faults[static_cast<size_t>(batch_.logits_rows[i])];
     if (fault == 0) fault = logits_faults[i];
@@ -110,11 +111,11 @@ absl::StatusOr<std::vector<absl::Status>> ForwardPass::TakeFaults(const TensorVi
 absl::Status ForwardPass::Observe(int layer, const TensorView& hidden) {
   const Check check =
       layer == 0 ? Check{"embedding", -1, kInfinity} : Check{"hidden state", layer - 1, kInfinity};
-  backend().MarkFaults(hidden, kInfinity, Code(check), faults_);
+  ops().MarkFaults(hidden, kInfinity, Code(check), faults_);
   if (resources_.observer == nullptr || !*resources_.observer) return absl::OkStatus();
   std::vector<float> host(static_cast<size_t>(hidden.num_elems()));
-  backend().CopyToHost(hidden.data, host.data(), hidden.bytes());
-  if (absl::Status s = backend().Synchronize(); !s.ok()) return s;
+  device().Copy(Queue::kCompute, hidden.data, host.data(), hidden.bytes());
+  if (absl::Status s = device().Synchronize(); !s.ok()) return s;
   (*resources_.observer)(layer, batch_, host);
   return absl::OkStatus();
 }

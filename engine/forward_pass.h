@@ -38,16 +38,17 @@ class ForwardPass {
   // Enqueues the copies of the batch's arrays. `batch` outlives the pass.
   ForwardPass(const Resources& resources, const Batch& batch);
 
-  Backend& backend() const { return *resources_.backend; }
+  DenseOps& ops() const { return *resources_.backend->dense; }
+  Device& device() const { return *resources_.backend->device; }
   KvCache& kv_cache() const { return *resources_.kv_cache; }
   ExpertRunner& experts() const { return *resources_.experts; }
   Scratch& scratch() const { return *resources_.scratch; }
 
   int64_t num_tokens() const { return batch_.num_tokens(); }
   int64_t num_logits() const { return static_cast<int64_t>(batch_.logits_rows.size()); }
-  absl::Span<const TokenRole> roles() const { return batch_.roles; }
-  absl::Span<const TokenRole> logits_roles() const { return logits_roles_; }
-  // i32 arrays in device memory.
+  // i32 arrays in device memory, uploaded once a step.
+  const TensorView& roles() const { return roles_; }                // [N]
+  const TensorView& logits_roles() const { return logits_roles_; }  // [num logits]
   const TensorView& token_ids() const { return token_ids_; }        // [N]
   const TensorView& positions() const { return positions_; }        // [N]
   const TensorView& seq_idx() const { return seq_idx_; }            // [N]
@@ -64,7 +65,7 @@ class ForwardPass {
   // After the embedding (layer 0) and after every layer: looks for NaN and infinity, lets the
   // observer see. hidden [N, hidden] f32.
   absl::Status Observe(int layer, const TensorView& hidden);
-  // Backend::StoreKv into the mixer's cache; what its type cannot hold is a fault.
+  // DenseOps::StoreKv into the mixer's cache; what its type cannot hold is a fault.
   void StoreKv(int mixer, const TensorView& k, const TensorView& v);
   // Looks at the logits too, then waits for the pass. Per sequence: OK, or INTERNAL naming the
   // first thing that was NaN, infinite or too large for the KV cache, with layer and position. The
@@ -86,12 +87,13 @@ class ForwardPass {
   int32_t Code(const Check& check);
   absl::Status FaultOf(int32_t code, int32_t position) const;
   TensorView Zeros(int64_t count);
-  TensorView Upload(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape);
+  TensorView Upload(const void* values, std::initializer_list<int64_t> shape);
 
   Resources resources_;
   const Batch& batch_;
-  std::vector<TokenRole> logits_roles_;
-  TensorView token_ids_, positions_, seq_idx_, slot_mapping_, block_tables_, logits_rows_;
+  std::vector<TokenRole> roles_of_logits_;
+  TensorView roles_, logits_roles_, token_ids_, positions_, seq_idx_, slot_mapping_, block_tables_,
+      logits_rows_;
   TensorView state_slots_, cu_seqlens_;
   std::vector<Check> checks_;  // code i + 1 stands for checks_[i]
   TensorView faults_;          // [N] i32: 0, or the code of the first check that failed

@@ -48,7 +48,7 @@ int64_t KvCache::BytesPerSequence(const ModelDims& dims) {
   return bytes;
 }
 
-absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Backend* backend, const ModelDims& dims,
+absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Device* device, const ModelDims& dims,
                                                          const Options& options) {
   auto cache = std::make_unique<KvCache>();
   for (const MixerMemory& m : dims.mixers) {
@@ -62,7 +62,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Backend* backend, const
       layer.values = view(m.value_dim);
       if (m.latent) layer.values.row_bytes = layer.keys.row_bytes;
       const int64_t value_bytes = m.latent ? 0 : layer.values.bytes();
-      absl::StatusOr<Buffer> memory = backend->Allocate(layer.keys.bytes() + value_bytes);
+      absl::StatusOr<Buffer> memory = device->Allocate(layer.keys.bytes() + value_bytes);
       if (!memory.ok()) return memory.status();
       layer.memory = *std::move(memory);
       layer.keys.data = layer.memory.data();
@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Backend* backend, const
     }
     if (m.state_elems > 0) {
       layer.state = MakeView(nullptr, DType::kF32, {options.num_state_slots, m.state_elems});
-      absl::StatusOr<Buffer> memory = backend->Allocate(layer.state.bytes());
+      absl::StatusOr<Buffer> memory = device->Allocate(layer.state.bytes());
       if (!memory.ok()) return memory.status();
       layer.state_memory = *std::move(memory);
       layer.state.data = layer.state_memory.data();

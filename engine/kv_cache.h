@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/models/model.h"
-#include "kernels/backend.h"
+#include "kernels/device.h"
 
 namespace thermocline {
 
@@ -21,7 +21,7 @@ class KvCache {
   };
 
   // RESOURCE_EXHAUSTED without memory.
-  static absl::StatusOr<std::unique_ptr<KvCache>> Create(Backend* backend, const ModelDims& dims,
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(Device* device, const ModelDims& dims,
                                                          const Options& options);
   // INVALID_ARGUMENT when the model's heads are no whole blocks of the type.
   static absl::Status CheckType(const ModelDims& dims, DType dtype);

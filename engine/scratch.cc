@@ -17,7 +17,7 @@ void* Scratch::Allocate(int64_t bytes) {
   if (top_.chunk == chunks_.size()) {
     // Doubling keeps the chunks that grew too small within a small factor of the peak.
     absl::StatusOr<Buffer> chunk =
-        backend_->Allocate(std::max({rounded, kChunkBytes, capacity_bytes()}));
+        device_->Allocate(std::max({rounded, kChunkBytes, capacity_bytes()}));
     TC_CHECK(chunk.ok()) << "activations: " << chunk.status();
     chunks_.push_back(*std::move(chunk));
   }

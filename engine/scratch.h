@@ -1,11 +1,11 @@
-// Scratch: a stack of short-lived tensors in one backend's memory, kept from step to step.
+// Scratch: a stack of short-lived tensors in one device's memory, kept from step to step.
 #ifndef THERMOCLINE_ENGINE_SCRATCH_H_
 #define THERMOCLINE_ENGINE_SCRATCH_H_
 
 #include <cstdint>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/device.h"
 
 namespace thermocline {
 
@@ -18,7 +18,7 @@ class Scratch {
     int64_t offset = 0;
   };
 
-  explicit Scratch(Backend* backend) : backend_(backend) {}
+  explicit Scratch(Device* device) : device_(device) {}
 
   // 64-byte aligned; valid until a Release to an earlier mark.
   void* Allocate(int64_t bytes);
@@ -27,7 +27,7 @@ class Scratch {
   int64_t capacity_bytes() const;
 
  private:
-  Backend* backend_;
+  Device* device_;
   std::vector<Buffer> chunks_;
   Position top_;
 };

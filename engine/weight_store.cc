@@ -15,8 +15,8 @@ constexpr int64_t kSlotAlignment = 64;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Create(const Checkpoint* checkpoint,
-                                                                 Model* model, Backend* backend) {
-  std::unique_ptr<WeightStore> store(new WeightStore(checkpoint, model, backend));
+                                                                 Model* model, Device* device) {
+  std::unique_ptr<WeightStore> store(new WeightStore(checkpoint, model, device));
   model->DeclareTensors(&store->table_);
   if (absl::Status s = store->Resolve(); !s.ok()) return s;
   return store;
@@ -78,7 +78,7 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
     if (!view.ok()) return view.status();
     *declared.target = *view;
   }
-  if (backend_->memory_kind() != MemoryKind::kHost)
+  if (device_->memory_kind() != MemoryKind::kHost)
     num_threads = 1;  // a device's queue has one caller
   std::atomic<size_t> next{0};
   struct {
@@ -109,7 +109,7 @@ absl::Status WeightStore::LoadDense(int num_threads, const LoadProgress& progres
 
 absl::Status WeightStore::LoadOne(const DenseLoad& load) {
   const TensorView& view = *load.declared->target;
-  if (backend_->memory_kind() == MemoryKind::kHost) {
+  if (device_->memory_kind() == MemoryKind::kHost) {
     return ReadHeld(*checkpoint_, *load.declared, *load.tensor, view.data);
   }
   std::vector<uint8_t> host(static_cast<size_t>(view.bytes()));
@@ -141,7 +141,7 @@ absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int
   } else {
     view = MakeView(nullptr, dtype, {shape[0]});
   }
-  absl::StatusOr<Buffer> memory = backend_->Allocate(view.bytes());
+  absl::StatusOr<Buffer> memory = device_->Allocate(view.bytes());
   if (!memory.ok()) return memory.status();
   view.data = memory->data();
   memory_.push_back(*std::move(memory));
@@ -149,8 +149,8 @@ absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int
 }
 
 absl::Status WeightStore::CopyIn(const void* host, const TensorView& view) {
-  backend_->CopyFromHost(host, view.data, view.bytes());
-  return backend_->Synchronize();
+  device_->Copy(Queue::kCompute, host, view.data, view.bytes());
+  return device_->Synchronize();
 }
 
 WeightStore::DenseWork WeightStore::dense_work() const {

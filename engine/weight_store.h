@@ -14,7 +14,7 @@
 #include "engine/formats/checkpoint.h"
 #include "engine/models/model.h"
 #include "engine/tensor_reader.h"
-#include "kernels/backend.h"
+#include "kernels/device.h"
 
 namespace thermocline {
 
@@ -35,7 +35,7 @@ class WeightStore : public ExpertSource {
   // Resolves every declared tensor: existence, shape, and the same types for all experts of a
   // layer. Reads nothing yet. INVALID_ARGUMENT names the tensor and what was expected.
   static absl::StatusOr<std::unique_ptr<WeightStore>> Create(const Checkpoint* checkpoint,
-                                                             Model* model, Backend* backend);
+                                                             Model* model, Device* device);
 
   // Reads the dense tensors with `num_threads` threads and fills the model's views.
   absl::Status LoadDense(int num_threads, const LoadProgress& progress);
@@ -58,20 +58,20 @@ class WeightStore : public ExpertSource {
     const TensorInfo* tensor = nullptr;
   };
 
-  WeightStore(const Checkpoint* checkpoint, Model* model, Backend* backend)
-      : checkpoint_(checkpoint), model_(model), backend_(backend) {}
+  WeightStore(const Checkpoint* checkpoint, Model* model, Device* device)
+      : checkpoint_(checkpoint), model_(model), device_(device) {}
 
   absl::Status Resolve();
   absl::Status ResolveExperts(const ExpertLayer& layer);
   absl::Status LoadOne(const DenseLoad& load);
   absl::Status PlaceConstants();
-  // Allocates [shape], in panels or in rows, on the backend and remembers the memory.
+  // Allocates [shape], in panels or in rows, on the device and remembers the memory.
   absl::StatusOr<TensorView> Place(DType dtype, const std::vector<int64_t>& shape, bool packed);
   absl::Status CopyIn(const void* host, const TensorView& view);
 
   const Checkpoint* checkpoint_;
   Model* model_;
-  Backend* backend_;
+  Device* device_;
   TensorTable table_;
   std::vector<DenseLoad> loads_;
   std::vector<Buffer> memory_;

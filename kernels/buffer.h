@@ -7,8 +7,9 @@
 
 namespace thermocline {
 
-// Where the bytes lie. Only kHost memory may be touched by the CPU outside its backend.
-enum class MemoryKind { kHost, kDevice };
+// Where the bytes lie. kPinned is host memory that a device copies from and to without the CPU.
+// kDevice memory may be touched only through its device.
+enum class MemoryKind : uint8_t { kHost, kPinned, kDevice };
 
 class Buffer {
  public:

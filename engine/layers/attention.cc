@@ -106,13 +106,13 @@ void GqaAttention::Normalize(ForwardPass* pass, int64_t heads, const TensorView&
   const int64_t n = pass->num_tokens(), head_dim = config_.head_dim;
   const TensorView rows = config_.qk_norm == QkNorm::kAllHeads ? Reshape(x, {n, heads * head_dim})
                                                                : Reshape(x, {n * heads, head_dim});
-  pass->backend().RmsNorm(rows, weight, static_cast<float>(config_.norm_eps), rows);
+  pass->ops().RmsNorm(rows, weight, static_cast<float>(config_.norm_eps), rows);
 }
 
 TensorView GqaAttention::Forward(ForwardPass* pass, int mixer, const TensorView& x) const {
   const int64_t n = pass->num_tokens(), head_dim = config_.head_dim;
   const int64_t num_heads = config_.num_heads, num_kv_heads = config_.num_kv_heads;
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const TensorView q = pass->NewTensor({n, num_heads * head_dim}),
                    k = pass->NewTensor({n, num_kv_heads * head_dim}),
                    v = pass->NewTensor({n, num_kv_heads * head_dim});
@@ -123,7 +123,7 @@ TensorView GqaAttention::Forward(ForwardPass* pass, int mixer, const TensorView&
     gate = pass->NewTensor({n, num_heads * head_dim});
     projections.push_back({gate_proj_, {}, gate});
   }
-  backend.MatMul(x, pass->roles(), projections);
+  ops.MatMul(x, pass->roles(), projections);
   const bool norm_after = config_.qk_norm == QkNorm::kPerHeadAfterRope;
   const auto normalize = [&] {
     Normalize(pass, num_heads, q_norm_, q);
@@ -131,7 +131,7 @@ TensorView GqaAttention::Forward(ForwardPass* pass, int mixer, const TensorView&
   };
   if (config_.qk_norm != QkNorm::kNone && !norm_after) normalize();
   if (config_.clip > 0.0) {
-    for (const TensorView& t : {q, k, v}) backend.Clamp(t, static_cast<float>(config_.clip));
+    for (const TensorView& t : {q, k, v}) ops.Clamp(t, static_cast<float>(config_.clip));
   }
   const TensorView q_heads = Reshape(q, {n, num_heads, head_dim});
   const TensorView k_heads = Reshape(k, {n, num_kv_heads, head_dim});
@@ -139,26 +139,26 @@ TensorView GqaAttention::Forward(ForwardPass* pass, int mixer, const TensorView&
   const RopeArgs rope = {.inv_freq = inv_freq_,
                          .scale = static_cast<float>(config_.rope.attention_factor),
                          .interleaved = config_.rope.interleaved};
-  backend.Rope(q_heads, pass->positions(), rope);
-  backend.Rope(k_heads, pass->positions(), rope);
+  ops.Rope(q_heads, pass->positions(), rope);
+  ops.Rope(k_heads, pass->positions(), rope);
   if (norm_after) normalize();
   pass->StoreKv(mixer, k_heads, v_heads);
   const TensorView context = pass->NewTensor({n, num_heads * head_dim});
-  backend.Attention({.q = q_heads,
-                     .roles = pass->roles(),
-                     .k_cache = pass->kv_cache().keys(mixer),
-                     .v_cache = pass->kv_cache().values(mixer),
-                     .block_tables = pass->block_tables(),
-                     .seq_idx = pass->seq_idx(),
-                     .positions = pass->positions(),
-                     .sinks = sinks_,
-                     .scale = static_cast<float>(config_.scale),
-                     .window = static_cast<int>(config_.window),
-                     .out = Reshape(context, {n, num_heads, head_dim})});
-  if (config_.gated) backend.SigmoidMul(gate, context);
+  ops.Attention({.q = q_heads,
+                 .roles = pass->roles(),
+                 .k_cache = pass->kv_cache().keys(mixer),
+                 .v_cache = pass->kv_cache().values(mixer),
+                 .block_tables = pass->block_tables(),
+                 .seq_idx = pass->seq_idx(),
+                 .positions = pass->positions(),
+                 .sinks = sinks_,
+                 .scale = static_cast<float>(config_.scale),
+                 .window = static_cast<int>(config_.window),
+                 .out = Reshape(context, {n, num_heads, head_dim})});
+  if (config_.gated) ops.SigmoidMul(gate, context);
   const TensorView out = pass->NewTensor({n, x.cols()});
   const Projection o = {o_proj_, o_bias_, out};
-  backend.MatMul(context, pass->roles(), {&o, 1});
+  ops.MatMul(context, pass->roles(), {&o, 1});
   return out;
 }
 

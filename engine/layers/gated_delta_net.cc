@@ -64,7 +64,7 @@ void GatedDeltaNet::DeclareTensors(const LayerPrefix& prefix, TensorTable* table
 }
 
 TensorView GatedDeltaNet::Forward(ForwardPass* pass, int mixer, const TensorView& x) const {
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t n = pass->num_tokens(), heads = config_.num_value_heads;
   const TensorView q = pass->NewTensor({n, keys()}), k = pass->NewTensor({n, keys()}),
                    v = pass->NewTensor({n, values()}), z = pass->NewTensor({n, values()}),
@@ -75,19 +75,19 @@ TensorView GatedDeltaNet::Forward(ForwardPass* pass, int mixer, const TensorView
                            {z_proj_, {}, z},
                            {beta_proj_, {}, beta},
                            {a_proj_, {}, a}};
-  backend.MatMul(x, pass->roles(), in);
+  ops.MatMul(x, pass->roles(), in);
 
   // q, k and v have their own part of the state, and of the convolution's weight.
   int64_t state = 0, channel = 0;
   for (const TensorView& part : {q, k, v}) {
     const int64_t elems = (config_.kernel_size - 1) * part.cols();
-    backend.CausalConv(part, RowsOf(conv_, channel, part.cols()), /*silu=*/true,
-                       pass->State(mixer, state, elems));
+    ops.CausalConv(part, RowsOf(conv_, channel, part.cols()), /*silu=*/true,
+                   pass->State(mixer, state, elems));
     state += elems;
     channel += part.cols();
   }
   const TensorView mixed = pass->NewTensor({n, heads, config_.value_dim});
-  backend.GatedDeltaRule(
+  ops.GatedDeltaRule(
       {.q = Reshape(q, {n, config_.num_key_heads, config_.key_dim}),
        .k = Reshape(k, {n, config_.num_key_heads, config_.key_dim}),
        .v = Reshape(v, {n, heads, config_.value_dim}),
@@ -98,12 +98,12 @@ TensorView GatedDeltaNet::Forward(ForwardPass* pass, int mixer, const TensorView
        .state = pass->State(mixer, state, heads * config_.key_dim * config_.value_dim),
        .out = mixed});
   const TensorView per_head = Reshape(mixed, {n * heads, config_.value_dim});
-  backend.RmsNorm(per_head, norm_, static_cast<float>(config_.norm_eps), per_head);
+  ops.RmsNorm(per_head, norm_, static_cast<float>(config_.norm_eps), per_head);
   const TensorView gated = Reshape(mixed, {n, values()});
-  backend.SiluMul(z, gated, gated);
+  ops.SiluMul(z, gated, gated);
   const TensorView out = pass->NewTensor({n, x.cols()});
   const Projection o = {out_proj_, {}, out};
-  backend.MatMul(gated, pass->roles(), {&o, 1});
+  ops.MatMul(gated, pass->roles(), {&o, 1});
   return out;
 }
 

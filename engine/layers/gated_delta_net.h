@@ -17,7 +17,7 @@ struct GatedDeltaNetConfig {
   bool gguf_ssm_in = false;  // a GGUF file of 2025 that holds in_proj_qkvz as it was
 };
 
-//   q, k, v = silu(conv(W x));  o = delta rule (Backend::GatedDeltaRule);
+//   q, k, v = silu(conv(W x));  o = delta rule (DenseOps::GatedDeltaRule);
 //   out = W_out (rms_norm(o) . silu(z))
 // Yang et al. 2024; Qwen3NextGatedDeltaNet in modeling_qwen3_next.py of transformers.
 class GatedDeltaNet : public TokenMixer {

@@ -143,81 +143,80 @@ RopeArgs MlaAttention::Rope() const {
 }
 
 TensorView MlaAttention::Queries(ForwardPass* pass, const TensorView& x) const {
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t n = pass->num_tokens(), head_dim = config_.nope_dim + config_.rope_dim;
   TensorView input = x;
   if (config_.q_lora_rank > 0) {
     input = pass->NewTensor({n, config_.q_lora_rank});
     const Projection down = {q_a_proj_, q_a_bias_, input};
-    backend.MatMul(x, pass->roles(), {&down, 1});
-    backend.RmsNorm(input, q_a_norm_, static_cast<float>(config_.norm_eps), input);
+    ops.MatMul(x, pass->roles(), {&down, 1});
+    ops.RmsNorm(input, q_a_norm_, static_cast<float>(config_.norm_eps), input);
   }
   const TensorView q = pass->NewTensor({n, config_.num_heads * head_dim});
   const Projection up = {q_proj_, {}, q};
-  backend.MatMul(input, pass->roles(), {&up, 1});
-  if (config_.q_scale != 1.0) backend.Scale(q, static_cast<float>(config_.q_scale));
+  ops.MatMul(input, pass->roles(), {&up, 1});
+  if (config_.q_scale != 1.0) ops.Scale(q, static_cast<float>(config_.q_scale));
   const TensorView heads = Reshape(q, {n, config_.num_heads, head_dim});
-  backend.Rope(Columns(heads, config_.nope_dim, config_.rope_dim), pass->positions(), Rope());
+  ops.Rope(Columns(heads, config_.nope_dim, config_.rope_dim), pass->positions(), Rope());
   return heads;
 }
 
 TensorView MlaAttention::Latent(ForwardPass* pass, const TensorView& x) const {
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t lora = config_.kv_lora_rank;
   const TensorView latent = pass->NewTensor({pass->num_tokens(), lora + config_.rope_dim});
   const Projection down = {kv_a_proj_, kv_a_bias_, latent};
-  backend.MatMul(x, pass->roles(), {&down, 1});
+  ops.MatMul(x, pass->roles(), {&down, 1});
   const TensorView c = Columns(latent, 0, lora);
-  backend.RmsNorm(c, kv_a_norm_, static_cast<float>(config_.norm_eps), c);
-  if (config_.kv_scale != 1.0) backend.Scale(c, static_cast<float>(config_.kv_scale));
-  backend.Rope(AsOneHead(Columns(latent, lora, config_.rope_dim)), pass->positions(), Rope());
+  ops.RmsNorm(c, kv_a_norm_, static_cast<float>(config_.norm_eps), c);
+  if (config_.kv_scale != 1.0) ops.Scale(c, static_cast<float>(config_.kv_scale));
+  ops.Rope(AsOneHead(Columns(latent, lora, config_.rope_dim)), pass->positions(), Rope());
   return latent;
 }
 
 void MlaAttention::Attend(ForwardPass* pass, int mixer, const TensorView& q,
                           const TensorView& out) const {
-  pass->backend().Attention({.q = q,
-                             .roles = pass->roles(),
-                             .k_cache = pass->kv_cache().keys(mixer),
-                             .v_cache = pass->kv_cache().values(mixer),
-                             .block_tables = pass->block_tables(),
-                             .seq_idx = pass->seq_idx(),
-                             .positions = pass->positions(),
-                             .sinks = {},
-                             .scale = static_cast<float>(config_.scale),
-                             .window = 0,
-                             .out = out});
+  pass->ops().Attention({.q = q,
+                         .roles = pass->roles(),
+                         .k_cache = pass->kv_cache().keys(mixer),
+                         .v_cache = pass->kv_cache().values(mixer),
+                         .block_tables = pass->block_tables(),
+                         .seq_idx = pass->seq_idx(),
+                         .positions = pass->positions(),
+                         .sinks = {},
+                         .scale = static_cast<float>(config_.scale),
+                         .window = 0,
+                         .out = out});
 }
 
 TensorView MlaAttention::AbsorbedContext(ForwardPass* pass, int mixer, const TensorView& q,
                                          const TensorView& latent) const {
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t n = pass->num_tokens(), heads = config_.num_heads, lora = config_.kv_lora_rank;
   const TensorView absorbed = pass->NewTensor({n, heads, lora + config_.rope_dim});
-  backend.HeadMatMul(Columns(q, 0, config_.nope_dim), pass->roles(), k_b_,
-                     Columns(absorbed, 0, lora));
-  backend.CopyHeads(Columns(q, config_.nope_dim, config_.rope_dim),
-                    Columns(absorbed, lora, config_.rope_dim));
+  ops.HeadMatMul(Columns(q, 0, config_.nope_dim), pass->roles(), k_b_, Columns(absorbed, 0, lora));
+  ops.CopyHeads(Columns(q, config_.nope_dim, config_.rope_dim),
+                Columns(absorbed, lora, config_.rope_dim));
   pass->StoreKv(mixer, AsOneHead(latent), {});
   const TensorView mixed = pass->NewTensor({n, heads, lora});
   Attend(pass, mixer, absorbed, mixed);
   const TensorView context = pass->NewTensor({n, heads, config_.value_dim});
-  backend.HeadMatMul(mixed, pass->roles(), v_b_, context);
+  ops.HeadMatMul(mixed, pass->roles(), v_b_, context);
   return Reshape(context, {n, heads * config_.value_dim});
 }
 
 TensorView MlaAttention::PlainContext(ForwardPass* pass, int mixer, const TensorView& q,
                                       const TensorView& latent) const {
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t n = pass->num_tokens(), heads = config_.num_heads, lora = config_.kv_lora_rank;
   const TensorView k_nope = pass->NewTensor({n, heads * config_.nope_dim}),
                    v = pass->NewTensor({n, heads * config_.value_dim});
   const Projection expand[] = {{k_b_, {}, k_nope}, {v_b_, {}, v}};
-  backend.MatMul(Columns(latent, 0, lora), pass->roles(), expand);
+  ops.MatMul(Columns(latent, 0, lora), pass->roles(), expand);
   const TensorView k = pass->NewTensor({n, heads, config_.nope_dim + config_.rope_dim});
-  backend.CopyHeads(Reshape(k_nope, {n, heads, config_.nope_dim}), Columns(k, 0, config_.nope_dim));
-  backend.CopyHeads(AsOneHead(Columns(latent, lora, config_.rope_dim)),
-                    Columns(k, config_.nope_dim, config_.rope_dim));
+  ops.CopyHeads(Reshape(k_nope, {n, heads, config_.nope_dim}), Columns(k, 0, config_.nope_dim));
+  ops.CopyHeads(AsOneHead(Columns(latent, lora, config_.rope_dim)),
+                Columns(k, config_.nope_dim, config_.rope_dim));
   pass->StoreKv(mixer, k, Reshape(v, {n, heads, config_.value_dim}));
   const TensorView context = pass->NewTensor({n, heads * config_.value_dim});
   Attend(pass, mixer, q, Reshape(context, {n, heads, config_.value_dim}));
@@ -231,7 +230,7 @@ TensorView MlaAttention::Forward(ForwardPass* pass, int mixer, const TensorView&
                                  : PlainContext(pass, mixer, q, latent);
   const TensorView out = pass->NewTensor({pass->num_tokens(), x.cols()});
   const Projection o = {o_proj_, o_bias_, out};
-  pass->backend().MatMul(context, pass->roles(), {&o, 1});
+  pass->ops().MatMul(context, pass->roles(), {&o, 1});
   return out;
 }
 

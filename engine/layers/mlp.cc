@@ -33,10 +33,10 @@ TensorView Mlp::Forward(ForwardPass* pass, const TensorView& x) const {
   const TensorView out = pass->NewTensor({n, x.cols()});
   const Projection gate_up[] = {{gate_, gate_bias_, gate}, {up_, up_bias_, up}};
   const Projection down = {down_, down_bias_, out};
-  Backend& backend = pass->backend();
-  backend.MatMul(x, pass->roles(), gate_up);
-  backend.SiluMul(gate, up, gate);
-  backend.MatMul(gate, pass->roles(), {&down, 1});
+  DenseOps& ops = pass->ops();
+  ops.MatMul(x, pass->roles(), gate_up);
+  ops.SiluMul(gate, up, gate);
+  ops.MatMul(gate, pass->roles(), {&down, 1});
   return out;
 }
 

@@ -56,31 +56,31 @@ absl::Status Moe::Add(ForwardPass* pass, const MoeConfig& config, int layer, con
                       float scale, const TensorView& acc) const {
   const int64_t n = pass->num_tokens(), top_k = config.route.top_k;
   const int num_experts = static_cast<int>(config.num_experts);
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const TensorView logits = pass->NewTensor({n, config.num_experts + config.num_identity_experts});
   const TensorView ids = pass->NewTensor({n, top_k}, DType::kI32);
   const TensorView weights = pass->NewTensor({n, top_k});
   const TensorView expert_out = pass->NewTensor({n * top_k, x.cols()});
   const Projection gate = {router_, router_bias_, logits};
-  backend.MatMul(x, pass->roles(), {&gate, 1});
+  ops.MatMul(x, pass->roles(), {&gate, 1});
   RouteArgs route = config.route;
   route.bias = choice_bias_;
-  backend.RouteTopK(logits, route, ids, weights);
+  ops.RouteTopK(logits, route, ids, weights);
   pass->Done(Stage::kRouter);
-  if (config.num_identity_experts > 0) backend.IdentityExperts(x, ids, num_experts, expert_out);
+  if (config.num_identity_experts > 0) ops.IdentityExperts(x, ids, num_experts, expert_out);
   absl::Status ran = pass->experts().Run(layer, x, ids, config.activation, expert_out);
   if (!ran.ok()) return ran;
   pass->Done(Stage::kExperts);
-  backend.CombineExperts(expert_out, weights, scale, acc);
+  ops.CombineExperts(expert_out, weights, scale, acc);
   if (config.shared_intermediate_size == 0) return absl::OkStatus();
   const TensorView shared = shared_.Forward(pass, x);
   if (!shared_gate_.empty()) {
     const TensorView share = pass->NewTensor({n, 1});
     const Projection share_gate = {shared_gate_, {}, share};
-    backend.MatMul(x, pass->roles(), {&share_gate, 1});
-    backend.SigmoidMul(share, shared);
+    ops.MatMul(x, pass->roles(), {&share_gate, 1});
+    ops.SigmoidMul(share, shared);
   }
-  backend.AddScaled(shared, scale, acc);
+  ops.AddScaled(shared, scale, acc);
   return absl::OkStatus();
 }
 

@@ -21,20 +21,20 @@ void ShortConv::DeclareTensors(const LayerPrefix& prefix, TensorTable* table) {
 }
 
 TensorView ShortConv::Forward(ForwardPass* pass, int mixer, const TensorView& x) const {
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t n = pass->num_tokens(), hidden = config_.hidden_size;
   const TensorView b = pass->NewTensor({n, hidden}), c = pass->NewTensor({n, hidden}),
                    value = pass->NewTensor({n, hidden}), out = pass->NewTensor({n, hidden});
   const Projection in[] = {{RowsOf(in_proj_, 0, hidden), {}, b},
                            {RowsOf(in_proj_, hidden, hidden), {}, c},
                            {RowsOf(in_proj_, 2 * hidden, hidden), {}, value}};
-  backend.MatMul(x, pass->roles(), in);
-  backend.Multiply(b, value, value);
-  backend.CausalConv(value, conv_, /*silu=*/false,
-                     pass->State(mixer, 0, (config_.kernel_size - 1) * hidden));
-  backend.Multiply(c, value, value);
+  ops.MatMul(x, pass->roles(), in);
+  ops.Multiply(b, value, value);
+  ops.CausalConv(value, conv_, /*silu=*/false,
+                 pass->State(mixer, 0, (config_.kernel_size - 1) * hidden));
+  ops.Multiply(c, value, value);
   const Projection o = {out_proj_, {}, out};
-  backend.MatMul(value, pass->roles(), {&o, 1});
+  ops.MatMul(value, pass->roles(), {&o, 1});
   return out;
 }
 

@@ -63,28 +63,28 @@ void Decoder::ApplyNorm(ForwardPass* pass, const Norm& norm, const TensorView& x
                         const TensorView& out) const {
   const float eps = static_cast<float>(config_.norm_eps);
   if (config_.layer_norm) {
-    pass->backend().LayerNorm(x, norm.weight, norm.bias, eps, out);
+    pass->ops().LayerNorm(x, norm.weight, norm.bias, eps, out);
   } else {
-    pass->backend().RmsNorm(x, norm.weight, eps, out);
+    pass->ops().RmsNorm(x, norm.weight, eps, out);
   }
 }
 
 absl::StatusOr<TensorView> Decoder::Forward(ForwardPass* pass) const {
   const ModelDims& dims = config_.dims;
   const float residual = static_cast<float>(config_.residual_multiplier);
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const int64_t num_tokens = pass->num_tokens();
   const TensorView h = pass->NewTensor({num_tokens, dims.hidden_size});
   const TensorView x = pass->NewTensor({num_tokens, dims.hidden_size});
-  backend.EmbedTokens(embed_tokens_, pass->token_ids(),
-                      static_cast<float>(config_.embedding_multiplier), h);
+  ops.EmbedTokens(embed_tokens_, pass->token_ids(),
+                  static_cast<float>(config_.embedding_multiplier), h);
   if (absl::Status s = pass->Observe(0, h); !s.ok()) return s;
   pass->Done(Stage::kEmbed);
   for (int l = 0; l < dims.num_hidden_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const ScratchScope scope(pass);
     ApplyNorm(pass, layer.input_norm, h, x);
-    backend.AddScaled(layer.mixer->Forward(pass, l, x), residual, h);
+    ops.AddScaled(layer.mixer->Forward(pass, l, x), residual, h);
     ApplyNorm(pass, layer.post_norm, h, x);
     pass->Done(Stage::kAttention);
     if (absl::Status s = FeedForward(pass, l, x, h); !s.ok()) return s;
@@ -93,13 +93,13 @@ absl::StatusOr<TensorView> Decoder::Forward(ForwardPass* pass) const {
   }
   const TensorView last = pass->NewTensor({pass->num_logits(), dims.hidden_size});
   const TensorView logits = pass->NewTensor({pass->num_logits(), dims.vocab_size});
-  backend.GatherRows(h, pass->logits_rows(), last);
+  ops.GatherRows(h, pass->logits_rows(), last);
   ApplyNorm(pass, norm_, last, last);
   const Projection head = {config_.tie_word_embeddings ? embed_tokens_ : lm_head_, lm_head_bias_,
                            logits};
-  backend.MatMul(last, pass->logits_roles(), {&head, 1});
+  ops.MatMul(last, pass->logits_roles(), {&head, 1});
   if (config_.logits_scaling != 1.0)
-    backend.Scale(logits, static_cast<float>(1.0 / config_.logits_scaling));
+    ops.Scale(logits, static_cast<float>(1.0 / config_.logits_scaling));
   pass->Done(Stage::kHead);
   return logits;
 }
@@ -111,7 +111,7 @@ absl::Status Decoder::FeedForward(ForwardPass* pass, int l, const TensorView& x,
   if (config_.layer_has_experts[static_cast<size_t>(l)]) {
     return layer.moe.Add(pass, config_.moe, l, x, scale, residual);
   }
-  pass->backend().AddScaled(layer.mlp.Forward(pass, x), scale, residual);
+  pass->ops().AddScaled(layer.mlp.Forward(pass, x), scale, residual);
   return absl::OkStatus();
 }
 

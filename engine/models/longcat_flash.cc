@@ -49,7 +49,7 @@ class LongcatFlash : public Model {
 
   void Norm(ForwardPass* pass, const TensorView& weight, const TensorView& x,
             const TensorView& out) const {
-    pass->backend().RmsNorm(x, weight, static_cast<float>(config_.norm_eps), out);
+    pass->ops().RmsNorm(x, weight, static_cast<float>(config_.norm_eps), out);
   }
   absl::Status RunLayer(ForwardPass* pass, int l, const TensorView& h) const;
 
@@ -85,31 +85,31 @@ void LongcatFlash::DeclareTensors(TensorTable* table) {
 
 absl::Status LongcatFlash::RunLayer(ForwardPass* pass, int l, const TensorView& h) const {
   const Layer& layer = layers_[static_cast<size_t>(l)];
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const std::initializer_list<int64_t> shape = {pass->num_tokens(), config_.dims.hidden_size};
   const TensorView x = pass->NewTensor(shape), experts = pass->NewTensor(shape);
   for (int b = 0; b < 2; ++b) {
     const Block& block = layer.blocks[b];
     Norm(pass, block.input_norm, h, x);
-    backend.AddScaled(block.attention->Forward(pass, 2 * l + b, x), 1.0f, h);
+    ops.AddScaled(block.attention->Forward(pass, 2 * l + b, x), 1.0f, h);
     Norm(pass, block.post_norm, h, x);
     pass->Done(Stage::kAttention);
     if (b == 0) {
-      backend.Fill(experts, 0.0f);
+      ops.Fill(experts, 0.0f);
       absl::Status ran = layer.moe.Add(pass, config_.moe, l, x, 1.0f, experts);
       if (!ran.ok()) return ran;
     }
-    backend.AddScaled(block.mlp.Forward(pass, x), 1.0f, h);
+    ops.AddScaled(block.mlp.Forward(pass, x), 1.0f, h);
   }
-  backend.AddScaled(experts, 1.0f, h);
+  ops.AddScaled(experts, 1.0f, h);
   return absl::OkStatus();
 }
 
 absl::StatusOr<TensorView> LongcatFlash::Forward(ForwardPass* pass) const {
   const ModelDims& dims = config_.dims;
-  Backend& backend = pass->backend();
+  DenseOps& ops = pass->ops();
   const TensorView h = pass->NewTensor({pass->num_tokens(), dims.hidden_size});
-  backend.EmbedTokens(embed_tokens_, pass->token_ids(), 1.0f, h);
+  ops.EmbedTokens(embed_tokens_, pass->token_ids(), 1.0f, h);
   if (absl::Status s = pass->Observe(0, h); !s.ok()) return s;
   pass->Done(Stage::kEmbed);
   for (int l = 0; l < dims.num_hidden_layers; ++l) {
@@ -120,10 +120,10 @@ absl::StatusOr<TensorView> LongcatFlash::Forward(ForwardPass* pass) const {
   }
   const TensorView last = pass->NewTensor({pass->num_logits(), dims.hidden_size});
   const TensorView logits = pass->NewTensor({pass->num_logits(), dims.vocab_size});
-  backend.GatherRows(h, pass->logits_rows(), last);
+  ops.GatherRows(h, pass->logits_rows(), last);
   Norm(pass, norm_, last, last);
   const Projection head = {lm_head_, {}, logits};
-  backend.MatMul(last, pass->logits_roles(), {&head, 1});
+  ops.MatMul(last, pass->logits_roles(), {&head, 1});
   pass->Done(Stage::kHead);
   return logits;
 }

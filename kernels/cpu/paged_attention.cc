@@ -85,12 +85,12 @@ void PagedAttention::PlanTasks(const AttentionArgs& args) {
   // Last tokens first: they attend most, and the tail of a region should be short.
   for (int64_t end = args.q.shape[0]; end > 0;) {
     int64_t begin = end - 1;
-    if (args.roles[static_cast<size_t>(begin)] == TokenRole::kGenerated) {
+    if (args.roles.Row<TokenRole>(0)[begin] == TokenRole::kGenerated) {
       AddTasks(args, begin, 1, heads);
     } else {
       const auto belongs = [&](int64_t n) {
         return seq_idx[n] == seq_idx[end - 1] &&
-               args.roles[static_cast<size_t>(n)] == TokenRole::kPrompt;
+               args.roles.Row<TokenRole>(0)[n] == TokenRole::kPrompt;
       };
       while (begin > 0 && end - begin < tile_tokens && belongs(begin - 1)) --begin;
       AddTasks(args, begin, end - begin, tile_heads);
@@ -144,14 +144,11 @@ void PagedAttention::AttendTile(const AttentionArgs& args, const Task& task, Wor
 }
 
 void PagedAttention::Run(const AttentionArgs& args) {
-  TC_CHECK(args.q.shape[1] % args.k_cache.shape[2] == 0 && args.k_cache.cols() == args.q.cols() &&
-           args.v_cache.cols() == args.out.cols() &&
-           static_cast<int64_t>(args.roles.size()) == args.q.shape[0]);
   PlanTasks(args);
-  pool_->Run(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
+  pool_->ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int worker) {
     const Task& task = tasks_[static_cast<size_t>(i)];
     Worker* memory = &workers_[static_cast<size_t>(worker)];
-    if (args.roles[static_cast<size_t>(task.first_token)] == TokenRole::kGenerated) {
+    if (args.roles.Row<TokenRole>(0)[task.first_token] == TokenRole::kGenerated) {
       AttendOne(args, task, memory);
     } else {
       AttendTile(args, task, memory);

@@ -5,9 +5,9 @@
 
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/kernels.h"
-#include "kernels/cpu/worker_pool.h"
+#include "kernels/dense_ops.h"
+#include "kernels/worker_pool.h"
 
 namespace thermocline {
 
@@ -16,7 +16,7 @@ class PagedAttention {
   // Both outlive it.
   PagedAttention(const CpuKernels& kernels, WorkerPool* pool);
 
-  // Backend::Attention.
+  // DenseOps::Attention.
   void Run(const AttentionArgs& args);
 
  private:

@@ -5,11 +5,11 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
-#include "kernels/backend.h"
+#include "kernels/dense_ops.h"
 
 namespace thermocline {
 
-// Writes ids [top_k] and weights [top_k] by RouteArgs (Backend::RouteTopK). NaN ranks last;
+// Writes ids [top_k] and weights [top_k] by RouteArgs (DenseOps::RouteTopK). NaN ranks last;
 // where a logit or a biased score is NaN or infinite the weights are NaN.
 void RouteToken(absl::Span<const float> logits, const RouteArgs& args, int32_t* ids,
                 float* weights);

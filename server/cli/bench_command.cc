@@ -147,7 +147,7 @@ absl::Status RunBench(BenchFlags flags) {
   if (!engine.ok()) return engine.status();
   const double load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const int threads = (*engine)->backend().num_threads();
+  const int threads = (*engine)->num_threads();
   absl::StatusOr<std::unique_ptr<PeakMeter>> meter =
       PeakMeter::Create(flags.engine.cpu_isa, threads, flags.buffer_mib << 20);
   if (!meter.ok()) return meter.status();

@@ -92,8 +92,8 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
         "no model given, and the default model is not installed beside this program");
   }
   options.backend = flags.backend;
-  options.backend_options.num_threads = flags.threads;
-  options.backend_options.pin_threads = !flags.no_pinning;
+  options.num_threads = flags.threads;
+  options.pin_threads = !flags.no_pinning;
   options.backend_options.isa = flags.cpu_isa;
   if (!flags.calibration.empty()) {
     absl::StatusOr<KernelTable> table = ReadCalibration(flags.calibration);

@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/host_memory_info.h"
 #include "engine/kv_cache.h"
+#include "kernels/host_memory_info.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
 

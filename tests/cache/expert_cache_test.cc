@@ -8,7 +8,7 @@
 #include <map>
 #include <set>
 
-#include "kernels/reference/reference_backend.h"
+#include "kernels/host_device.h"
 
 namespace thermocline {
 namespace {
@@ -31,7 +31,7 @@ class ExpertCacheTest : public testing::Test {
   std::unique_ptr<ExpertCache> Make(int capacity, const std::string& policy = "lru",
                                     bool poison = true) {
     ExpertCache::Options options;
-    options.backend = &backend_;
+    options.device = &device_;
     options.source = &source_;
     options.num_experts = 4;
     options.expert_bytes = {64, 0, 128};  // the middle layer is dense
@@ -46,7 +46,7 @@ class ExpertCacheTest : public testing::Test {
     return *static_cast<const unsigned char*>(pin.data());
   }
 
-  ReferenceBackend backend_;
+  HostDevice device_;
   FakeSource source_;
 };
 
@@ -170,7 +170,7 @@ TEST_F(ExpertCacheTest, NothingIsPoisonedUnlessAsked) {
 TEST_F(ExpertCacheTest, RandomEvictionReachesEveryExpertAndRepeatsWithItsSeed) {
   const auto trace = [this](uint64_t seed) {
     ExpertCache::Options options;
-    options.backend = &backend_;
+    options.device = &device_;
     options.source = &source_;
     options.num_experts = 4;
     options.expert_bytes = {64};
@@ -267,7 +267,7 @@ TEST_F(ExpertCacheTest, PreloadsInParallelWithProgress) {
 
 TEST_F(ExpertCacheTest, CreateNamesBadOptions) {
   ExpertCache::Options options;
-  options.backend = &backend_;
+  options.device = &device_;
   options.num_experts = 4;
   for (int capacity : {5, -1}) {
     options.capacity = capacity;

@@ -15,7 +15,7 @@ constexpr int64_t kKvBytesPerToken = 2 * (16 + 16) * 4;
 absl::StatusOr<std::unique_ptr<Engine>> Create(const std::function<void(EngineOptions*)>& change) {
   EngineOptions options;
   options.model_path = alphabet::Path();
-  options.backend_options.num_threads = 1;
+  options.num_threads = 1;
   change(&options);
   return Engine::Create(std::move(options));
 }

@@ -26,7 +26,7 @@ class EngineTest : public testing::Test {
     engine_.reset();
     options.model_path = alphabet::Path();
     options.now = [this] { return now_; };
-    options.backend_options.num_threads = 1;
+    options.num_threads = 1;
     if (options.kv_tokens == 0) options.kv_tokens = 1024;
     engine_ = MakeEngine(std::move(options));
     ASSERT_NE(engine_, nullptr);

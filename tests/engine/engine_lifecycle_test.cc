@@ -198,7 +198,7 @@ TEST_F(EngineLifecycleTest, InvalidRequestsAreRefused) {
 TEST_F(EngineLifecycleTest, AStepThatFailsEndsItsRequestsWithTheError) {
   bool fail = false;
   EngineOptions options;
-  options.dense_backend = std::make_unique<FailingBackend>(&fail);
+  options.dense_backend = MakeFailingBackend(&fail);
   Start(std::move(options));
   Recording &one = NewRecording(), &two = NewRecording(), &later = NewRecording();
   Submit(Request("a", 20), &one);

@@ -3,6 +3,7 @@
 
 #include "tests/engine/engine_fixture.h"
 #include "tests/support/tampering_backend.h"
+#include "tests/support/test_backend.h"
 
 namespace thermocline {
 namespace {
@@ -91,19 +92,19 @@ TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
 }
 
 TEST_F(EngineLoadTest, EveryStageHasTheTimeOfItsOperations) {
-  auto inner = MakeBackend("reference", {});
-  ASSERT_TRUE(inner.ok()) << inner.status();
   EngineOptions options;
   options.backend = "reference";
   int num_combined = 0;
-  options.dense_backend = std::make_unique<TamperingBackend>(
-      *std::move(inner), [&](const absl::string_view site, const TensorView&, const TensorView&) {
-        if (site == "EmbedTokens.out") now_ += 1.0;
-        if (site == "Attention.out") now_ += 2.0;
-        if (site == "RouteTopK.weights") now_ += 4.0;
-        if (site == "CombineExperts.acc") now_ += 16.0, ++num_combined;
-        if (site == "MatMul.out" && num_combined == 2) now_ += 32.0;  // behind both layers
-      });
+  options.dense_backend =
+      MakeTamperingBackend(MakeTestBackend("reference"),
+                           [&](const absl::string_view site, const TensorView&, const TensorView&) {
+                             if (site == "EmbedTokens.out") now_ += 1.0;
+                             if (site == "Attention.out") now_ += 2.0;
+                             if (site == "RouteTopK.weights") now_ += 4.0;
+                             if (site == "CombineExperts.acc") now_ += 16.0, ++num_combined;
+                             if (site == "MatMul.out" && num_combined == 2)
+                               now_ += 32.0;  // behind both layers
+                           });
   Start(std::move(options));
   Recording& r = NewRecording();
   Submit(Request("0", 1), &r);

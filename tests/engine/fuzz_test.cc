@@ -14,7 +14,7 @@
 #include "engine/formats/checkpoint.h"
 #include "engine/models/model.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "kernels/reference/reference_backend.h"
+#include "kernels/host_device.h"
 #include "tests/support/golden.h"
 
 namespace thermocline {
@@ -50,9 +50,9 @@ class HostileFileTest : public testing::Test {
     (void)TokenizerOf(**checkpoint);
     absl::StatusOr<std::unique_ptr<Model>> model = MakeModel(**checkpoint);
     if (!model.ok()) return false;
-    ReferenceBackend backend;
+    HostDevice device;
     absl::StatusOr<std::unique_ptr<WeightStore>> weights =
-        WeightStore::Create(checkpoint->get(), model->get(), &backend);
+        WeightStore::Create(checkpoint->get(), model->get(), &device);
     if (!weights.ok()) return false;
     return (*weights)->LoadDense(1, nullptr).ok();
   }

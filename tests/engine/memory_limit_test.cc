@@ -13,7 +13,7 @@ class MemoryLimit : public testing::Test {
   static EngineOptions Options(const std::string& model, int64_t available) {
     EngineOptions options;
     options.model_path = GoldenPath(model);
-    options.backend_options.num_threads = 1;
+    options.num_threads = 1;
     options.available_memory = [available] { return available; };
     options.kv_tokens = 16;
     options.scheduler.max_num_seqs = 2;

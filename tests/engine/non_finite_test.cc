@@ -18,6 +18,7 @@
 #include "kernels/quant/float_bits.h"
 #include "tests/support/golden.h"
 #include "tests/support/tampering_backend.h"
+#include "tests/support/test_backend.h"
 
 namespace thermocline {
 namespace {
@@ -69,22 +70,18 @@ class NonFiniteWalk : public testing::TestWithParam<WalkCase> {
 
   void SetUp() override {
     const std::string model = GoldenPath(GetParam().model);
-    BackendOptions backend_options;
-    backend_options.num_threads = 2;
-    auto inner = MakeBackend(GetParam().backend, backend_options);
-    ASSERT_TRUE(inner.ok()) << inner.status();
     EngineOptions options;
     options.model_path = model;
     options.backend = GetParam().backend;
-    options.backend_options.num_threads = 1;
+    options.num_threads = 1;
     options.kv_dtype = GetParam().kv_dtype;
     options.mla_form = GetParam().mla_form;
     options.kv_tokens = 64;
     options.scheduler.max_num_seqs = 2;
-    options.dense_backend = std::make_unique<TamperingBackend>(
-        *std::move(inner), [this](const char* site, const TensorView& x, const TensorView& slots) {
-          Visit(site, x, slots);
-        });
+    options.dense_backend =
+        MakeTamperingBackend(MakeTestBackend(GetParam().backend),
+                             [this](const char* site, const TensorView& x,
+                                    const TensorView& slots) { Visit(site, x, slots); });
     options.logits_observer = [this](RequestId id, int64_t, absl::Span<const float> logits) {
       std::vector<float>& all = (id == first_id_ ? first_ : second_).logits;
       all.insert(all.end(), logits.begin(), logits.end());

@@ -11,6 +11,7 @@
 #include "tests/support/counting_backend.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/golden_checks.h"
+#include "tests/support/test_backend.h"
 #include "tests/support/test_name.h"
 
 namespace thermocline {
@@ -44,21 +45,20 @@ class ExpertPlacementTest : public testing::TestWithParam<const char*> {
 TEST_P(ExpertPlacementTest, ZeroHalfAndAllExpertsOnTheDevice) {
   for (int on_device : {0, num_experts_ / 2, num_experts_}) {
     EngineOptions options = ReferenceOptions(golden_);
-    auto device = std::make_unique<FakeDevice>();
-    const FakeDevice* watched = device.get();
-    options.device_backend = std::move(device);
+    FakeDeviceStats stats;
+    options.device_backend = MakeFakeDevice(MakeReferenceBackend(), {.seed = 3, .stats = &stats});
     options.device_experts = on_device;
     options.host_experts = num_experts_ - on_device;
     options.poison_evicted = true;
     const auto engine = MakeEngine(std::move(options));
     ExpectGolden(engine.get(), golden_);
-    EXPECT_EQ(watched->num_expert_calls() > 0, on_device > 0);
+    EXPECT_EQ(stats.num_experts > 0, on_device > 0);
   }
 }
 
 TEST_P(ExpertPlacementTest, TheWholeModelOnTheDeviceWithExpertsOnTheHost) {
   EngineOptions options = ReferenceOptions(golden_);
-  options.dense_backend = std::make_unique<FakeDevice>();
+  options.dense_backend = MakeFakeDevice(MakeReferenceBackend());
   const auto engine = MakeEngine(std::move(options));
   ExpectGolden(engine.get(), golden_);
 }
@@ -99,29 +99,28 @@ INSTANTIATE_TEST_SUITE_P(All, ExpertPlacementTest,
 TEST(StepOps, EachDenseMatrixIsMultipliedOncePerStepAndKvIsReadInPlace) {
   const Golden golden = LoadGolden(GoldenPath("qwen3_moe"));
   EngineOptions options = ReferenceOptions(golden);
-  auto counting = std::make_unique<CountingBackend>();
-  CountingBackend* counts = counting.get();
-  options.dense_backend = std::move(counting);
+  OperationCounts counts;
+  options.dense_backend = MakeCountingBackend(&counts);
   constexpr int kSequences = 5;
   const auto engine = MakeEngine(std::move(options));
   ASSERT_NE(engine, nullptr);
   std::vector<std::vector<int32_t>> prompts;
   for (int i = 0; i < kSequences; ++i) prompts.push_back({1 + i, 5, 9});
-  counts->StartSteps();
+  counts.StartSteps();
   (void)Greedy(engine.get(), prompts, 4);
   // 3 layers of q, k, v, o and the router, and the head; every step holds all sequences, so rows
   // are 15 once, then 5.
-  ASSERT_EQ(counts->steps(), 4);
-  for (int step = 0; step < counts->steps(); ++step) {
-    const std::map<const void*, std::vector<int64_t>>& calls = counts->matmuls(step);
+  ASSERT_EQ(counts.steps(), 4);
+  for (int step = 0; step < counts.steps(); ++step) {
+    const std::map<const void*, std::vector<int64_t>>& calls = counts.matmuls(step);
     EXPECT_EQ(calls.size(), 3u * 5u + 1u);
     for (const auto& [weight, rows] : calls) {
       ASSERT_EQ(rows.size(), 1u) << "a matrix was multiplied more than once in a step";
       EXPECT_TRUE(rows[0] == kSequences || (step == 0 && rows[0] == 3 * kSequences));
     }
   }
-  EXPECT_TRUE(counts->attention_reads_stored_kv());
-  EXPECT_EQ(counts->kv_bytes_copied(), 0);
+  EXPECT_TRUE(counts.attention_reads_stored_kv());
+  EXPECT_EQ(counts.kv_bytes_copied(), 0);
 }
 
 // FNV-1a over the bits of a row of logits.
@@ -174,7 +173,7 @@ TEST_P(NumericContractTest, LogitsAreTheSameAloneAmongOthersWithAnyThreadsAndChu
   const auto options = [&](int threads, int chunk) {
     EngineOptions o;
     o.model_path = path;
-    o.backend_options.num_threads = threads;
+    o.num_threads = threads;
     o.backend_options.isa = isa;
     o.kv_tokens = 4096;
     o.scheduler.max_batch_tokens = chunk;
@@ -247,7 +246,7 @@ class PlacesTest : public testing::TestWithParam<ContractCase> {
     EngineOptions options;
     options.model_path = GoldenPath(GetParam().model);
     options.backend_options.isa = isa_;
-    options.backend_options.num_threads = 2;
+    options.num_threads = 2;
     options.kv_tokens = 512;
     options.scheduler.max_batch_tokens = 40;
     options.poison_evicted = true;
@@ -257,9 +256,7 @@ class PlacesTest : public testing::TestWithParam<ContractCase> {
   static std::unique_ptr<Backend> Device(const EngineOptions& like) {
     BackendOptions options = like.backend_options;
     options.activations = Activations::kInt8;
-    auto inner = MakeBackend("cpu", options);
-    EXPECT_TRUE(inner.ok()) << inner.status();
-    return std::make_unique<FakeDevice>(*std::move(inner));
+    return MakeFakeDevice(MakeTestBackend("cpu", 2, options));
   }
   std::map<int64_t, uint64_t> Hashes(EngineOptions options) const {
     options.activations = Activations::kInt8;

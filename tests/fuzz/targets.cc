@@ -24,7 +24,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/weight_store.h"
 #include "kernels/check.h"
-#include "kernels/reference/reference_backend.h"
+#include "kernels/host_device.h"
 
 namespace thermocline {
 namespace {
@@ -57,8 +57,8 @@ void Write(const std::string& name, absl::string_view bytes) {
 void Load(const Checkpoint& checkpoint) {
   const auto model = MakeModel(checkpoint);
   if (!model.ok()) return;
-  ReferenceBackend backend;
-  const auto weights = WeightStore::Create(&checkpoint, model->get(), &backend);
+  HostDevice device;
+  const auto weights = WeightStore::Create(&checkpoint, model->get(), &device);
   if (!weights.ok() || !(*weights)->LoadDense(1, nullptr).ok()) return;
   const std::vector<ExpertLayout>& layouts = (*weights)->expert_layouts();
   for (size_t l = 0; l < layouts.size(); ++l) {

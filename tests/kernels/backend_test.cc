@@ -10,6 +10,7 @@
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/host_memory.h"
 #include "tests/support/packed_weight.h"
+#include "tests/support/test_backend.h"
 #include "tests/support/test_name.h"
 
 namespace thermocline {
@@ -17,10 +18,9 @@ namespace {
 
 std::unique_ptr<Backend> Make(const std::string& name, int threads = 2,
                               Activations activations = Activations::kF32) {
-  absl::StatusOr<std::unique_ptr<Backend>> backend =
-      MakeBackend(name, {.num_threads = threads, .activations = activations});
-  EXPECT_TRUE(backend.ok()) << backend.status();
-  return *std::move(backend);
+  BackendOptions options;
+  options.activations = activations;
+  return MakeTestBackend(name, threads, options);
 }
 
 struct Matrix {
@@ -37,14 +37,10 @@ struct Matrix {
 };
 
 TEST(MakeBackend, NamesTheKnownOnes) {
-  const auto backend = MakeBackend("gpu", {});
+  WorkerPool pool(1);
+  const auto backend = MakeBackend("gpu", &pool, {});
   ASSERT_FALSE(backend.ok());
   EXPECT_NE(backend.status().message().find("reference, cpu"), std::string::npos);
-}
-
-TEST(MakeBackend, RefusesImpossibleThreadCounts) {
-  EXPECT_FALSE(MakeBackend("cpu", {.num_threads = -1}).ok());
-  EXPECT_FALSE(MakeBackend("cpu", {.num_threads = 100000}).ok());
 }
 
 TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
@@ -61,8 +57,8 @@ TEST(CpuBackend, MatMulMatchesTheReferenceForBothRolesAndAnyNumberOfRows) {
       const TensorView bias_view = Reshape(bias.view, {out_rows});
       const Projection p = {weight.view, bias_view, expected.view},
                        q = {weight.view, bias_view, actual.view};
-      reference->MatMul(x.view, roles, {&p, 1});
-      cpu->MatMul(x.view, roles, {&q, 1});
+      reference->dense->MatMul(x.view, RolesView(roles), {&p, 1});
+      cpu->dense->MatMul(x.view, RolesView(roles), {&q, 1});
       for (size_t i = 0; i < expected.values.size(); ++i)
         ASSERT_NEAR(actual.values[i], expected.values[i], 2e-4) << n << " " << i;
     }
@@ -81,17 +77,16 @@ TEST_P(OneDnnOnAndOff, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
               OneDnnMatMul::Available() && dtype == DType::kBF16);
     const auto make = [](int threads) {
       BackendOptions options;
-      options.num_threads = threads;
       options.onednn = GetParam();
-      return *MakeBackend("cpu", options);
+      return MakeTestBackend("cpu", threads, options);
     };
     for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
       Matrix together(130, 608, nullptr), expected(130, 608, nullptr);
       const std::vector<TokenRole> roles(130, role);
       const Projection all = {weight.view, {}, together.view},
                        reference = {weight.view, {}, expected.view};
-      make(2)->MatMul(x.view, roles, {&all, 1});
-      Make("reference")->MatMul(x.view, roles, {&reference, 1});
+      make(2)->dense->MatMul(x.view, RolesView(roles), {&all, 1});
+      Make("reference")->dense->MatMul(x.view, RolesView(roles), {&reference, 1});
       for (size_t i = 0; i < expected.values.size(); ++i) {
         // oneDNN rounds the tokens to bf16.
         ASSERT_NEAR(together.values[i], expected.values[i], dtype == DType::kF32 ? 2e-4 : 0.3);
@@ -103,7 +98,7 @@ TEST_P(OneDnnOnAndOff, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
         row.data = x.view.Row<void>(n);
         row.shape[0] = 1;
         const Projection one = {weight.view, {}, alone.view};
-        one_thread->MatMul(row, {&role, 1}, {&one, 1});
+        one_thread->dense->MatMul(row, RolesView({role}), {&one, 1});
         for (int64_t r = 0; r < 608; ++r)
           ASSERT_EQ(alone.values[r], together.view.Row<float>(n)[r]) << "row " << n;
       }
@@ -120,32 +115,28 @@ TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   const PackedWeight gate(DType::kF32, kWidth, kHidden, &random),
       up(DType::kF32, kWidth, kHidden, &random), down(DType::kF32, kHidden, kWidth, &random);
   const Matrix x(kTokens, kHidden, &random);
-  std::vector<int32_t> rows, slots;
-  for (int32_t n = 0; n < kTokens; ++n) {
-    rows.push_back(n);
-    slots.push_back(kTokens - 1 - n);
-  }
   const Matrix width_bias(2, kWidth, &random), hidden_bias(1, kHidden, &random);
-  ExpertWork whole;
-  whole.gate = gate.view;
-  whole.up = up.view;
-  whole.down = down.view;
-  whole.gate_bias = RowsOf(width_bias.view, 0, 1);
-  whole.up_bias = RowsOf(width_bias.view, 1, 1);
-  whole.down_bias = hidden_bias.view;
-  whole.rows = rows;
-  whole.slots = slots;
-  ExpertWork parts[] = {whole, whole};
-  parts[0].rows = whole.rows.subspan(0, 2);
-  parts[0].slots = whole.slots.subspan(0, 2);
-  parts[1].rows = whole.rows.subspan(2);
-  parts[1].slots = whole.slots.subspan(2);
+  ExpertJob whole = {.weights = {.gate = gate.view,
+                                 .up = up.view,
+                                 .down = down.view,
+                                 .gate_bias = RowsOf(width_bias.view, 0, 1),
+                                 .up_bias = RowsOf(width_bias.view, 1, 1),
+                                 .down_bias = hidden_bias.view},
+                     .rows = {},
+                     .out_rows = {}};
+  std::vector<ExpertJob> parts = {whole, whole};
+  for (int32_t n = 0; n < kTokens; ++n) {
+    for (ExpertJob* job : {&whole, &parts[n < 2 ? 0 : 1]}) {
+      job->rows.push_back(n);
+      job->out_rows.push_back(kTokens - 1 - n);
+    }
+  }
   for (const Activation activation : {Activation::kSilu, Activation::kSwigluOai}) {
     Matrix expected(kTokens, kHidden, nullptr), actual(kTokens, kHidden, nullptr),
         split(kTokens, kHidden, nullptr);
-    Make("reference")->ExpertFfn(x.view, {&whole, 1}, activation, expected.view);
-    Make("cpu", 2)->ExpertFfn(x.view, {&whole, 1}, activation, actual.view);
-    Make("cpu", 1)->ExpertFfn(x.view, parts, activation, split.view);
+    RunExperts(Make("reference").get(), x.view, {whole}, activation, expected.view);
+    RunExperts(Make("cpu", 2).get(), x.view, {whole}, activation, actual.view);
+    RunExperts(Make("cpu", 1).get(), x.view, parts, activation, split.view);
     for (size_t i = 0; i < expected.values.size(); ++i) {
       ASSERT_NEAR(actual.values[i], expected.values[i], 1e-2);
       ASSERT_EQ(actual.values[i], split.values[i]);
@@ -166,12 +157,12 @@ TEST(CpuBackend, WeightsOfBothKindsMeetInOneProduct) {
     Matrix together[2] = {Matrix(kTokens, kOut, nullptr), Matrix(kTokens, kOut, nullptr)};
     const Projection both[2] = {{(small_first ? small : super).view, {}, together[0].view},
                                 {(small_first ? super : small).view, {}, together[1].view}};
-    cpu->MatMul(x.view, roles, both);
+    cpu->dense->MatMul(x.view, RolesView(roles), both);
     for (int i = 0; i < 2; ++i) {
       Matrix alone(kTokens, kOut, nullptr);
       const Projection one = {both[i].weight, {}, alone.view};
       // A backend of its own: nothing is left of another call.
-      Make("cpu", 2, Activations::kInt8)->MatMul(x.view, roles, {&one, 1});
+      Make("cpu", 2, Activations::kInt8)->dense->MatMul(x.view, RolesView(roles), {&one, 1});
       EXPECT_EQ(together[i].values, alone.values) << small_first << i;
     }
   }
@@ -209,8 +200,8 @@ TEST(CpuBackend, RotationsFollowPositionsFrequenciesAndScale) {
       args.scale = call.scale;
       args.interleaved = call.interleaved;
       (m == &actual ? cpu : reference)
-          ->Rope(Reshape(m->view, {kTokens, kHeads, kDim}),
-                 MakeView(call.positions.data(), DType::kI32, {kTokens}), args);
+          ->dense->Rope(Reshape(m->view, {kTokens, kHeads, kDim}),
+                        MakeView(call.positions.data(), DType::kI32, {kTokens}), args);
     }
     for (size_t i = 0; i < x.values.size(); ++i) {
       ASSERT_NEAR(actual.values[i], expected.values[i], 1e-5);
@@ -230,14 +221,17 @@ TEST(CpuBackend, ProductsByHeadMatchTheReferenceAndTheirSingleRows) {
   const std::vector<TokenRole> roles(kTokens, TokenRole::kPrompt);
   const auto cpu = Make("cpu");
   Make("reference")
-      ->HeadMatMul(strided, roles, weight.view, Reshape(expected.view, {kTokens, kHeads, kOut}));
-  cpu->HeadMatMul(strided, roles, weight.view, Reshape(actual.view, {kTokens, kHeads, kOut}));
+      ->dense->HeadMatMul(strided, RolesView(roles), weight.view,
+                          Reshape(expected.view, {kTokens, kHeads, kOut}));
+  cpu->dense->HeadMatMul(strided, RolesView(roles), weight.view,
+                         Reshape(actual.view, {kTokens, kHeads, kOut}));
   for (size_t i = 0; i < expected.values.size(); ++i)
     ASSERT_NEAR(actual.values[i], expected.values[i], 1e-4);
   TensorView last = strided;
   last.data = strided.Row<void>((kTokens - 1) * kHeads);
   last.shape[0] = 1;
-  cpu->HeadMatMul(last, {roles.data(), 1}, weight.view, Reshape(alone.view, {1, kHeads, kOut}));
+  cpu->dense->HeadMatMul(last, RolesView({roles[0]}), weight.view,
+                         Reshape(alone.view, {1, kHeads, kOut}));
   for (size_t i = 0; i < alone.values.size(); ++i)
     ASSERT_EQ(alone.values[i], actual.values[(kTokens - 1) * kHeads * kOut + i]);
 }
@@ -246,7 +240,7 @@ TEST(CpuBackend, LayerNormHasMeanZeroAndVarianceOneBeforeWeightAndBias) {
   std::mt19937 random(7);
   const Matrix x(700, 33, &random), weight(1, 33, &random), bias(1, 33, &random);
   Matrix out(700, 33, nullptr);
-  Make("cpu")->LayerNorm(x.view, weight.view, bias.view, 0.0f, out.view);
+  Make("cpu")->dense->LayerNorm(x.view, weight.view, bias.view, 0.0f, out.view);
   for (int64_t n : {0, 1, 699}) {
     double mean = 0.0, variance = 0.0;
     for (int64_t i = 0; i < 33; ++i) mean += x.view.Row<float>(n)[i] / 33.0;
@@ -297,7 +291,7 @@ TEST_P(StateTest, ConvolutionsAreTheSameWholeAndInSteps) {
                  for (size_t i = 0; i < rows.size(); ++i)
                    std::copy_n(x.view.Row<float>(rows[i]), kChannels,
                                part.view.Row<float>(static_cast<int64_t>(i)));
-                 backend->CausalConv(part.view, weight.view, true, args);
+                 backend->dense->CausalConv(part.view, weight.view, true, args);
                  for (size_t i = 0; i < rows.size(); ++i)
                    std::copy_n(part.view.Row<float>(static_cast<int64_t>(i)), kChannels,
                                out.view.Row<float>(rows[i]));
@@ -342,15 +336,15 @@ TEST_P(StateTest, TheDeltaRuleRemembersAndIsTheSameWholeAndInSteps) {
                  const Matrix pq = gather(q), pk = gather(k), pv = gather(v), pb = gather(beta),
                               pa = gather(a);
                  Matrix part(n, kHeads * kValue, nullptr);
-                 backend->GatedDeltaRule({.q = Reshape(pq.view, {n, kKeyHeads, kKey}),
-                                          .k = Reshape(pk.view, {n, kKeyHeads, kKey}),
-                                          .v = Reshape(pv.view, {n, kHeads, kValue}),
-                                          .beta = pb.view,
-                                          .a = pa.view,
-                                          .a_scale = a_scale.view,
-                                          .dt_bias = dt_bias.view,
-                                          .state = args,
-                                          .out = Reshape(part.view, {n, kHeads, kValue})});
+                 backend->dense->GatedDeltaRule({.q = Reshape(pq.view, {n, kKeyHeads, kKey}),
+                                                 .k = Reshape(pk.view, {n, kKeyHeads, kKey}),
+                                                 .v = Reshape(pv.view, {n, kHeads, kValue}),
+                                                 .beta = pb.view,
+                                                 .a = pa.view,
+                                                 .a_scale = a_scale.view,
+                                                 .dt_bias = dt_bias.view,
+                                                 .state = args,
+                                                 .out = Reshape(part.view, {n, kHeads, kValue})});
                  for (int64_t i = 0; i < n; ++i)
                    std::copy_n(part.view.Row<float>(i), kHeads * kValue,
                                out.view.Row<float>(rows[static_cast<size_t>(i)]));
@@ -378,13 +372,13 @@ TEST(ReferenceBackend, CopiesMultipliesAndGatesStridedRows) {
   std::vector<float> x = {1, 2, 9, 3, 4, 9}, out(8, 0.0f), gate = {0.0f, 100.0f};
   TensorView rows = MakeView(x.data(), DType::kF32, {2, 1, 3});
   rows.shape[2] = 2;  // [2, 1, 2] of rows of 3
-  backend->CopyHeads(rows, MakeView(out.data(), DType::kF32, {2, 2, 2}));
+  backend->dense->CopyHeads(rows, MakeView(out.data(), DType::kF32, {2, 2, 2}));
   EXPECT_EQ(out, (std::vector<float>{1, 2, 1, 2, 3, 4, 3, 4}));
   const TensorView pairs = MakeView(out.data(), DType::kF32, {4, 2});
-  backend->Multiply(pairs, pairs, pairs);
+  backend->dense->Multiply(pairs, pairs, pairs);
   EXPECT_EQ(out, (std::vector<float>{1, 4, 1, 4, 9, 16, 9, 16}));
   TensorView first = RowsOf(pairs, 0, 2);
-  backend->SigmoidMul(MakeView(gate.data(), DType::kF32, {2, 1}), first);
+  backend->dense->SigmoidMul(MakeView(gate.data(), DType::kF32, {2, 1}), first);
   EXPECT_EQ(out, (std::vector<float>{0.5f, 2, 1, 4, 9, 16, 9, 16}));
 }
 
@@ -392,9 +386,9 @@ TEST(ReferenceBackend, IdentityExpertsReturnTheirInputAndLeaveTheOthersAlone) {
   const auto backend = Make("reference");
   std::vector<float> x = {1, 2, 3, 4}, out(8, -1.0f);
   std::vector<int32_t> ids = {0, 5, 4, 3};
-  backend->IdentityExperts(MakeView(x.data(), DType::kF32, {2, 2}),
-                           MakeView(ids.data(), DType::kI32, {2, 2}), 4,
-                           MakeView(out.data(), DType::kF32, {4, 2}));
+  backend->dense->IdentityExperts(MakeView(x.data(), DType::kF32, {2, 2}),
+                                  MakeView(ids.data(), DType::kI32, {2, 2}), 4,
+                                  MakeView(out.data(), DType::kF32, {4, 2}));
   EXPECT_EQ(out, (std::vector<float>{-1, -1, 1, 2, 3, 4, -1, -1}));
 }
 

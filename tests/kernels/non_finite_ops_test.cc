@@ -14,6 +14,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
 #include "tests/support/packed_weight.h"
+#include "tests/support/test_backend.h"
 
 namespace thermocline {
 namespace {
@@ -44,12 +45,9 @@ std::vector<std::string> BackendNames() {
 
 std::unique_ptr<Backend> Make(const std::string& name, Activations activations) {
   BackendOptions options;
-  options.num_threads = 2;
   options.activations = activations;
   if (name != "reference") options.isa = name;
-  auto backend = MakeBackend(name == "reference" ? "reference" : "cpu", options);
-  EXPECT_TRUE(backend.ok()) << backend.status();
-  return *std::move(backend);
+  return MakeTestBackend(name == "reference" ? "reference" : "cpu", 2, options);
 }
 
 TensorView View(Rows& rows, std::initializer_list<int64_t> shape) {
@@ -78,23 +76,26 @@ void AddElementwise(std::vector<Op>* ops) {
   const auto vector = [](Rows& v) { return View(v, {kCols}); };
   using V = std::vector<TensorView>;
   ops->push_back(Elementwise(
-      "RmsNorm", 1, kCols, [=](Backend* b, V v) { b->RmsNorm(v[0], vector(weight), 1e-6f, v[0]); },
-      0));
+      "RmsNorm", 1, kCols,
+      [=](Backend* b, V v) { b->dense->RmsNorm(v[0], vector(weight), 1e-6f, v[0]); }, 0));
   ops->push_back(Elementwise(
       "LayerNorm", 1, kCols,
-      [=](Backend* b, V v) { b->LayerNorm(v[0], vector(weight), vector(bias), 1e-6f, v[0]); }, 0));
+      [=](Backend* b, V v) {
+        b->dense->LayerNorm(v[0], vector(weight), vector(bias), 1e-6f, v[0]);
+      },
+      0));
   ops->push_back(Elementwise(
-      "SiluMul", 2, kCols, [](Backend* b, V v) { b->SiluMul(v[0], v[1], v[0]); }, 0));
+      "SiluMul", 2, kCols, [](Backend* b, V v) { b->dense->SiluMul(v[0], v[1], v[0]); }, 0));
   ops->push_back(Elementwise(
-      "Multiply", 2, kCols, [](Backend* b, V v) { b->Multiply(v[0], v[1], v[0]); }, 0));
+      "Multiply", 2, kCols, [](Backend* b, V v) { b->dense->Multiply(v[0], v[1], v[0]); }, 0));
   ops->push_back(Elementwise(
-      "SigmoidMul", 2, kCols, [](Backend* b, V v) { b->SigmoidMul(v[0], v[1]); }, 1));
+      "SigmoidMul", 2, kCols, [](Backend* b, V v) { b->dense->SigmoidMul(v[0], v[1]); }, 1));
   ops->push_back(Elementwise(
-      "AddScaled", 2, kCols, [](Backend* b, V v) { b->AddScaled(v[0], 0.5f, v[1]); }, 1));
+      "AddScaled", 2, kCols, [](Backend* b, V v) { b->dense->AddScaled(v[0], 0.5f, v[1]); }, 1));
   ops->push_back(Elementwise(
-      "Scale", 1, kCols, [](Backend* b, V v) { b->Scale(v[0], 2.0f); }, 0));
+      "Scale", 1, kCols, [](Backend* b, V v) { b->dense->Scale(v[0], 2.0f); }, 0));
   ops->push_back(Elementwise(
-      "Clamp", 1, kCols, [](Backend* b, V v) { b->Clamp(v[0], 0.5f); }, 0));
+      "Clamp", 1, kCols, [](Backend* b, V v) { b->dense->Clamp(v[0], 0.5f); }, 0));
 }
 
 void AddProducts(std::vector<Op>* ops) {
@@ -105,16 +106,17 @@ void AddProducts(std::vector<Op>* ops) {
     std::mt19937 random(7);
     const auto weight = std::make_shared<PackedWeight>(dtype, kOut, kIn, &random);
     for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
-      ops->push_back({absl::StrCat("MatMul ", GetFormat(dtype).name, " role ", int(role)),
-                      {kIn},
-                      kOut,
-                      [=](Backend* backend, std::vector<Rows> in) {
-                        Rows out(kTokens * kOut);
-                        const Projection p = {weight->view, {}, View(out, {kTokens, kOut})};
-                        const std::vector<TokenRole> roles(kTokens, role);
-                        backend->MatMul(View(in[0], {kTokens, kIn}), roles, {&p, 1});
-                        return out;
-                      }});
+      ops->push_back(
+          {absl::StrCat("MatMul ", GetFormat(dtype).name, " role ", int(role)),
+           {kIn},
+           kOut,
+           [=](Backend* backend, std::vector<Rows> in) {
+             Rows out(kTokens * kOut);
+             const Projection p = {weight->view, {}, View(out, {kTokens, kOut})};
+             const std::vector<TokenRole> roles(kTokens, role);
+             backend->dense->MatMul(View(in[0], {kTokens, kIn}), RolesView(roles), {&p, 1});
+             return out;
+           }});
     }
     ops->push_back({absl::StrCat("HeadMatMul ", GetFormat(dtype).name),
                     {kHeads * kIn},
@@ -122,8 +124,9 @@ void AddProducts(std::vector<Op>* ops) {
                     [=](Backend* backend, std::vector<Rows> in) {
                       Rows out(kTokens * kOut);
                       const std::vector<TokenRole> roles(kTokens, TokenRole::kPrompt);
-                      backend->HeadMatMul(View(in[0], {kTokens, kHeads, kIn}), roles, weight->view,
-                                          View(out, {kTokens, kHeads, kOut / kHeads}));
+                      backend->dense->HeadMatMul(View(in[0], {kTokens, kHeads, kIn}),
+                                                 RolesView(roles), weight->view,
+                                                 View(out, {kTokens, kHeads, kOut / kHeads}));
                       return out;
                     }});
   }
@@ -144,13 +147,13 @@ void AddExperts(std::vector<Op>* ops) {
                         Rows out(kTokens * kHidden);
                         std::vector<int32_t> rows(kTokens);
                         for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
-                        ExpertWork work;
-                        work.gate = gate->view;
-                        work.up = up->view;
-                        work.down = down->view;
-                        work.rows = work.slots = rows;
-                        backend->ExpertFfn(View(in[0], {kTokens, kHidden}), {&work, 1}, activation,
-                                           View(out, {kTokens, kHidden}));
+                        ExpertJob job;
+                        job.weights.gate = gate->view;
+                        job.weights.up = up->view;
+                        job.weights.down = down->view;
+                        job.rows = job.out_rows = rows;
+                        RunExperts(backend, View(in[0], {kTokens, kHidden}), {job}, activation,
+                                   View(out, {kTokens, kHidden}));
                         return out;
                       }});
     }
@@ -169,31 +172,32 @@ void AddExperts(std::vector<Op>* ops) {
                 up_bias = {in[0][static_cast<size_t>(2 * n + 1)]};
            std::fill_n(reinterpret_cast<float*>(down.panels.data()),
                        down.panels.size() / sizeof(float), 1.0f);
-           ExpertWork work;
-           work.gate = work.up = zero.view;
-           work.down = down.view;
-           work.gate_bias = View(gate_bias, {1});
-           work.up_bias = View(up_bias, {1});
-           work.rows = work.slots = row;
-           backend->ExpertFfn(View(x, {kTokens, 4}), {&work, 1}, Activation::kSwigluOai,
-                              View(out, {kTokens, 4}));
+           ExpertJob job;
+           job.weights.gate = job.weights.up = zero.view;
+           job.weights.down = down.view;
+           job.weights.gate_bias = View(gate_bias, {1});
+           job.weights.up_bias = View(up_bias, {1});
+           job.rows = job.out_rows = row;
+           RunExperts(backend, View(x, {kTokens, 4}), {job}, Activation::kSwigluOai,
+                      View(out, {kTokens, 4}));
          }
          return out;
        }});
   ops->push_back(
       {"CombineExperts", {2 * kHidden, 2}, kHidden, [](Backend* backend, std::vector<Rows> in) {
          Rows acc(kTokens * kHidden, 1.0f);
-         backend->CombineExperts(View(in[0], {kTokens * 2, kHidden}), View(in[1], {kTokens, 2}),
-                                 1.0f, View(acc, {kTokens, kHidden}));
+         backend->dense->CombineExperts(View(in[0], {kTokens * 2, kHidden}),
+                                        View(in[1], {kTokens, 2}), 1.0f,
+                                        View(acc, {kTokens, kHidden}));
          return acc;
        }});
   ops->push_back(
       {"IdentityExperts", {kHidden}, kHidden, [](Backend* backend, std::vector<Rows> in) {
          Rows out(kTokens * kHidden);
          std::vector<int32_t> ids(kTokens, 9);
-         backend->IdentityExperts(View(in[0], {kTokens, kHidden}),
-                                  MakeView(ids.data(), DType::kI32, {kTokens, 1}), 8,
-                                  View(out, {kTokens, kHidden}));
+         backend->dense->IdentityExperts(View(in[0], {kTokens, kHidden}),
+                                         MakeView(ids.data(), DType::kI32, {kTokens, 1}), 8,
+                                         View(out, {kTokens, kHidden}));
          return out;
        }});
 }
@@ -225,9 +229,9 @@ void AddRouting(std::vector<Op>* ops) {
       Rows bias(kExperts, 0.1f), weights(kTokens * 2);
       if (kind.bias) args.bias = View(bias, {kExperts});
       std::vector<int32_t> ids(kTokens * 2);
-      backend->RouteTopK(View(in[0], {kTokens, kExperts}), args,
-                         MakeView(ids.data(), DType::kI32, {kTokens, 2}),
-                         View(weights, {kTokens, 2}));
+      backend->dense->RouteTopK(View(in[0], {kTokens, kExperts}), args,
+                                MakeView(ids.data(), DType::kI32, {kTokens, 2}),
+                                View(weights, {kTokens, 2}));
       for (size_t i = 0; i < ids.size(); ++i) {
         EXPECT_TRUE(ids[i] >= 0 && ids[i] < kExperts && ids[i] != ids[i ^ 1]) << "no expert";
       }
@@ -258,14 +262,14 @@ void AddAttention(std::vector<Op>* ops) {
             caches[i].data = cache[i].data();
           }
           std::vector<int32_t> slots = {0, 1, 2, 3, 4}, table = {0, 1}, seq(kTokens, 0);
-          backend->StoreKv(View(in[1], {kTokens, kKvHeads, kDim}),
-                           View(in[2], {kTokens, kKvHeads, kDim}), Ints(slots), caches[0],
-                           caches[1]);
+          backend->dense->StoreKv(View(in[1], {kTokens, kKvHeads, kDim}),
+                                  View(in[2], {kTokens, kKvHeads, kDim}), Ints(slots), caches[0],
+                                  caches[1]);
           Rows out(kTokens * kHeads * kDim), sink(kHeads, 0.5f);
           const std::vector<TokenRole> roles(kTokens, role);
           AttentionArgs args;
           args.q = View(in[0], {kTokens, kHeads, kDim});
-          args.roles = roles;
+          args.roles = RolesView(roles);
           args.k_cache = caches[0];
           args.v_cache = caches[1];
           args.block_tables = MakeView(table.data(), DType::kI32, {1, 2});
@@ -274,7 +278,7 @@ void AddAttention(std::vector<Op>* ops) {
           if (sinks) args.sinks = View(sink, {kHeads});
           args.scale = 0.2f;
           args.out = View(out, {kTokens, kHeads, kDim});
-          backend->Attention(args);
+          backend->dense->Attention(args);
           return out;
         };
         ops->push_back(std::move(op));
@@ -295,9 +299,9 @@ void AddState(std::vector<Op>* ops) {
                   kChannels,
                   [=](Backend* backend, std::vector<Rows> in) {
                     Rows weight(kChannels * kKernel, 0.3f);
-                    backend->CausalConv(View(in[0], {kTokens, kChannels}),
-                                        View(weight, {kChannels, kKernel}), true,
-                                        args(in[1], (kKernel - 1) * kChannels));
+                    backend->dense->CausalConv(View(in[0], {kTokens, kChannels}),
+                                               View(weight, {kChannels, kKernel}), true,
+                                               args(in[1], (kKernel - 1) * kChannels));
                     return in[0];
                   }});
   constexpr int64_t kKey = 4, kValue = 6, kHeads = 2;
@@ -307,15 +311,15 @@ void AddState(std::vector<Op>* ops) {
        kHeads * kValue,
        [=](Backend* backend, std::vector<Rows> in) {
          Rows a_scale(kHeads, -0.5f), dt_bias(kHeads, 0.1f), out(kTokens * kHeads * kValue);
-         backend->GatedDeltaRule({.q = View(in[0], {kTokens, kHeads, kKey}),
-                                  .k = View(in[1], {kTokens, kHeads, kKey}),
-                                  .v = View(in[2], {kTokens, kHeads, kValue}),
-                                  .beta = View(in[3], {kTokens, kHeads}),
-                                  .a = View(in[4], {kTokens, kHeads}),
-                                  .a_scale = View(a_scale, {kHeads}),
-                                  .dt_bias = View(dt_bias, {kHeads}),
-                                  .state = args(in[5], kHeads * kKey * kValue),
-                                  .out = View(out, {kTokens, kHeads, kValue})});
+         backend->dense->GatedDeltaRule({.q = View(in[0], {kTokens, kHeads, kKey}),
+                                         .k = View(in[1], {kTokens, kHeads, kKey}),
+                                         .v = View(in[2], {kTokens, kHeads, kValue}),
+                                         .beta = View(in[3], {kTokens, kHeads}),
+                                         .a = View(in[4], {kTokens, kHeads}),
+                                         .a_scale = View(a_scale, {kHeads}),
+                                         .dt_bias = View(dt_bias, {kHeads}),
+                                         .state = args(in[5], kHeads * kKey * kValue),
+                                         .out = View(out, {kTokens, kHeads, kValue})});
          return out;
        }});
 }
@@ -328,29 +332,29 @@ void AddMoves(std::vector<Op>* ops) {
          std::vector<int32_t> positions = {1, 2, 3, 4, 5};
          RopeArgs args;
          args.inv_freq = View(inv_freq, {kDim / 2});
-         backend->Rope(View(in[0], {kTokens, kHeads, kDim}), Ints(positions), args);
+         backend->dense->Rope(View(in[0], {kTokens, kHeads, kDim}), Ints(positions), args);
          return in[0];
        }});
-  ops->push_back(
-      {"CopyHeads", {kDim}, kHeads * kDim, [](Backend* backend, std::vector<Rows> in) {
-         Rows out(kTokens * kHeads * kDim);
-         backend->CopyHeads(View(in[0], {kTokens, 1, kDim}), View(out, {kTokens, kHeads, kDim}));
-         return out;
-       }});
+  ops->push_back({"CopyHeads", {kDim}, kHeads * kDim, [](Backend* backend, std::vector<Rows> in) {
+                    Rows out(kTokens * kHeads * kDim);
+                    backend->dense->CopyHeads(View(in[0], {kTokens, 1, kDim}),
+                                              View(out, {kTokens, kHeads, kDim}));
+                    return out;
+                  }});
   ops->push_back({"EmbedTokens", {kDim}, kDim, [](Backend* backend, std::vector<Rows> in) {
                     Rows out(kTokens * kDim);
                     std::vector<int32_t> ids = {0, 1, 2, 3, 4};
-                    backend->EmbedTokens(View(in[0], {kTokens, kDim}), Ints(ids), 2.0f,
-                                         View(out, {kTokens, kDim}));
+                    backend->dense->EmbedTokens(View(in[0], {kTokens, kDim}), Ints(ids), 2.0f,
+                                                View(out, {kTokens, kDim}));
                     return out;
                   }});
-  ops->push_back(
-      {"GatherRows", {kDim}, kDim, [](Backend* backend, std::vector<Rows> in) {
-         Rows out(kTokens * kDim);
-         std::vector<int32_t> rows = {0, 1, 2, 3, 4};
-         backend->GatherRows(View(in[0], {kTokens, kDim}), Ints(rows), View(out, {kTokens, kDim}));
-         return out;
-       }});
+  ops->push_back({"GatherRows", {kDim}, kDim, [](Backend* backend, std::vector<Rows> in) {
+                    Rows out(kTokens * kDim);
+                    std::vector<int32_t> rows = {0, 1, 2, 3, 4};
+                    backend->dense->GatherRows(View(in[0], {kTokens, kDim}), Ints(rows),
+                                               View(out, {kTokens, kDim}));
+                    return out;
+                  }});
 }
 
 class NonFiniteOps : public testing::TestWithParam<std::string> {
@@ -425,13 +429,15 @@ TEST_P(NonFiniteOps, AWeightThatIsNotFiniteReachesEveryRow) {
     std::fill(weight.panels.begin(), weight.panels.end(), uint8_t{0xFF});
     for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
       const Projection p = {weight.view, {}, View(out, {kTokens, kOut})};
-      backend->MatMul(View(x, {kTokens, kIn}), std::vector<TokenRole>(kTokens, role), {&p, 1});
+      backend->dense->MatMul(View(x, {kTokens, kIn}),
+                             RolesView(std::vector<TokenRole>(kTokens, role)), {&p, 1});
       for (const float value : out) ASSERT_FALSE(std::isfinite(value)) << GetFormat(dtype).name;
     }
   }
   Rows norm(kIn, 1.0f);
   norm[3] = NAN;
-  backend->RmsNorm(View(x, {kTokens, kIn}), View(norm, {kIn}), 1e-6f, View(x, {kTokens, kIn}));
+  backend->dense->RmsNorm(View(x, {kTokens, kIn}), View(norm, {kIn}), 1e-6f,
+                          View(x, {kTokens, kIn}));
   for (int64_t n = 0; n < kTokens; ++n) EXPECT_FALSE(AllFinite(x, n, kIn));
 }
 
@@ -440,7 +446,7 @@ TEST_P(NonFiniteOps, ANormThatOverflowsIsNotFinite) {
   const auto backend = Make(GetParam(), Activations::kF32);
   Rows x(2 * 24, 1.0f), weight(24, 1.0f);
   std::fill_n(x.begin() + 24, 24, 1e30f);
-  backend->RmsNorm(View(x, {2, 24}), View(weight, {24}), 1e-6f, View(x, {2, 24}));
+  backend->dense->RmsNorm(View(x, {2, 24}), View(weight, {24}), 1e-6f, View(x, {2, 24}));
   EXPECT_NEAR(x[0], 1.0f, 1e-5f);
   EXPECT_FALSE(AllFinite(x, 1, 24));
 }
@@ -471,16 +477,16 @@ TEST_P(NonFiniteOps, MarkFaultsKeepsTheFirstCodeAndTakesTheLimitLiterally) {
   // Two rows a token: 0 is fine, 1 reaches the limit, 2 holds NaN in its second row, 3 has a code.
   Rows x = {1, -1, 9.99f, 1, /**/ -10, 0, 0, 0, /**/ 0, 0, 0, kNan, /**/ 0, 99, 0, 0};
   std::vector<int32_t> faults = {0, 0, 0, 5};
-  backend->MarkFaults(View(x, {8, 2}), 10.0f, 7, Ints(faults));
+  backend->dense->MarkFaults(View(x, {8, 2}), 10.0f, 7, Ints(faults));
   EXPECT_EQ(faults, (std::vector<int32_t>{0, 7, 7, 5}));
   // Columns of longer rows: what lies beside them does not count.
   TensorView columns = View(x, {4, 4});
   columns.shape[1] = 2;
   faults = {0, 0, 0, 0};
-  backend->MarkFaults(columns, kInfinity, 3, Ints(faults));
+  backend->dense->MarkFaults(columns, kInfinity, 3, Ints(faults));
   EXPECT_EQ(faults, (std::vector<int32_t>{0, 0, 0, 0}));
   x[5] = -kInfinity;
-  backend->MarkFaults(columns, kInfinity, 3, Ints(faults));
+  backend->dense->MarkFaults(columns, kInfinity, 3, Ints(faults));
   EXPECT_EQ(faults, (std::vector<int32_t>{0, 3, 0, 0}));
 }
 

@@ -8,15 +8,16 @@
 
 #include "kernels/backend.h"
 #include "tests/support/packed_weight.h"
+#include "tests/support/test_backend.h"
 #include "tests/support/test_name.h"
 
 namespace thermocline {
 namespace {
 
 std::unique_ptr<Backend> Make(const std::string& name, int threads, Activations activations) {
-  auto backend = MakeBackend(name, {.num_threads = threads, .activations = activations});
-  EXPECT_TRUE(backend.ok()) << backend.status();
-  return *std::move(backend);
+  BackendOptions options;
+  options.activations = activations;
+  return MakeTestBackend(name, threads, options);
 }
 
 TensorView View(std::vector<float>* values, std::initializer_list<int64_t> shape) {
@@ -43,31 +44,24 @@ TEST_P(ExpertFfnTest, IsRightAndTheSameWithAnyNumberOfThreads) {
   for (int e = 0; e < kExperts; ++e) {
     gates.emplace_back(GetParam(), kWidth, kHidden, &random);
     ups.emplace_back(GetParam(), kWidth, kHidden, &random);
-    downs.emplace_back(e % 2 == 0 ? GetParam() : DType::kQ8_0, kHidden, kWidth, &random);
+    downs.emplace_back(DType::kQ8_0, kHidden, kWidth, &random);
   }
-  std::vector<std::vector<int32_t>> rows(kExperts), slots(kExperts);
+  std::vector<ExpertJob> work(kExperts);
   for (int32_t slot = 0; slot < kTokens * kTopK; ++slot) {
     const int e = slot == 7 ? 4 : slot % 4;
-    rows[static_cast<size_t>(e)].push_back(slot / kTopK);
-    slots[static_cast<size_t>(e)].push_back(slot);
+    work[static_cast<size_t>(e)].rows.push_back(slot / kTopK);
+    work[static_cast<size_t>(e)].out_rows.push_back(slot);
   }
-  std::vector<ExpertWork> work;
   for (size_t e = 0; e < kExperts; ++e) {
-    work.push_back({.gate = gates[e].view,
-                    .up = ups[e].view,
-                    .down = downs[e].view,
-                    .gate_bias = {},
-                    .up_bias = {},
-                    .down_bias = {},
-                    .rows = rows[e],
-                    .slots = slots[e]});
+    work[e].weights.gate = gates[e].view;
+    work[e].weights.up = ups[e].view;
+    work[e].weights.down = downs[e].view;
   }
   std::vector<float> x = RandomFloats(kTokens * kHidden, &random);
-  const auto run = [&](Backend* backend, absl::Span<const ExpertWork> experts) {
+  const auto run = [&](Backend* backend, const std::vector<ExpertJob>& experts) {
     std::vector<float> out(kTokens * kTopK * kHidden, 0.0f);
-    backend->ExpertFfn(View(&x, {kTokens, kHidden}), experts, Activation::kSilu,
-                       View(&out, {kTokens * kTopK, kHidden}));
-    EXPECT_TRUE(backend->Synchronize().ok());
+    RunExperts(backend, View(&x, {kTokens, kHidden}), experts, Activation::kSilu,
+               View(&out, {kTokens * kTopK, kHidden}));
     return out;
   };
   const std::vector<float> expected = run(Make("reference", 1, Activations::kF32).get(), work);
@@ -77,8 +71,8 @@ TEST_P(ExpertFfnTest, IsRightAndTheSameWithAnyNumberOfThreads) {
   ExpectNear(alone, expected, 0.05f);  // 8-bit activations
   for (int i = 0; i < 20; ++i) ASSERT_EQ(run(four.get(), work), alone) << "run " << i;
   // One expert at a time: the others' slots stay zero, its own are the same.
-  const std::vector<float> part = run(four.get(), absl::MakeConstSpan(work).subspan(1, 1));
-  for (int32_t slot : slots[1]) {
+  const std::vector<float> part = run(four.get(), {work[1]});
+  for (int32_t slot : work[1].out_rows) {
     ASSERT_EQ(std::memcmp(&part[static_cast<size_t>(slot) * kHidden],
                           &alone[static_cast<size_t>(slot) * kHidden], kHidden * sizeof(float)),
               0);
@@ -115,18 +109,19 @@ TEST(PagedAttentionTest, PromptsAndGeneratedTokensTogetherMatchTheReference) {
   for (int window : {0, 20}) {
     const auto run = [&](Backend* backend) {
       std::vector<float> out(static_cast<size_t>(n * kHeads * kDim));
-      backend->Attention({.q = View(&q, {n, kHeads, kDim}),
-                          .roles = roles,
-                          .k_cache = View(&keys, {kBlocks, kBlockSize, kKvHeads, kDim}),
-                          .v_cache = View(&values, {kBlocks, kBlockSize, kKvHeads, kDim}),
-                          .block_tables = MakeView(tables.data(), DType::kI32, {3, kMaxBlocks}),
-                          .seq_idx = MakeView(seq_idx.data(), DType::kI32, {n}),
-                          .positions = MakeView(positions.data(), DType::kI32, {n}),
-                          .sinks = {},
-                          .scale = 0.2f,
-                          .window = window,
-                          .out = View(&out, {n, kHeads, kDim})});
-      EXPECT_TRUE(backend->Synchronize().ok());
+      backend->dense->Attention(
+          {.q = View(&q, {n, kHeads, kDim}),
+           .roles = RolesView(roles),
+           .k_cache = View(&keys, {kBlocks, kBlockSize, kKvHeads, kDim}),
+           .v_cache = View(&values, {kBlocks, kBlockSize, kKvHeads, kDim}),
+           .block_tables = MakeView(tables.data(), DType::kI32, {3, kMaxBlocks}),
+           .seq_idx = MakeView(seq_idx.data(), DType::kI32, {n}),
+           .positions = MakeView(positions.data(), DType::kI32, {n}),
+           .sinks = {},
+           .scale = 0.2f,
+           .window = window,
+           .out = View(&out, {n, kHeads, kDim})});
+      EXPECT_TRUE(backend->device->Synchronize().ok());
       return out;
     };
     const std::vector<float> expected = run(Make("reference", 1, Activations::kF32).get());
@@ -153,8 +148,8 @@ TEST(RopeTest, TheTableFollowsPositionsAndFrequencies) {
                              .scale = round == 3 ? 1.5f : 1.0f,
                              .interleaved = interleaved};
       const TensorView where = MakeView(positions.data(), DType::kI32, {kTokens});
-      reference->Rope(View(&expected, {kTokens, kHeads, kDim}), where, args);
-      cpu->Rope(View(&x, {kTokens, kHeads, kDim}), where, args);
+      reference->dense->Rope(View(&expected, {kTokens, kHeads, kDim}), where, args);
+      cpu->dense->Rope(View(&x, {kTokens, kHeads, kDim}), where, args);
       ExpectNear(x, expected, 1e-6f);
     }
   }

@@ -258,7 +258,7 @@ TEST_F(MetricsTest, EveryEndIsCountedUnderItsReason) {
 TEST_F(MetricsTest, AnErrorOfTheEngineIsTheCallsAndIsCounted) {
   bool fail = false;
   EngineOptions options;
-  options.dense_backend = std::make_unique<FailingBackend>(&fail);
+  options.dense_backend = MakeFailingBackend(&fail);
   Start(std::move(options));
   ASSERT_TRUE(SetEngine().ok());
   grpc::ClientContext context;

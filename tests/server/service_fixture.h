@@ -49,7 +49,7 @@ class ServiceFixture : public testing::Test {
     if (options.model_path.empty()) options.model_path = alphabet::Path();
     if (options.kv_tokens == 0) options.kv_tokens = alphabet::kContext;
     options.now = [this] { return now_.load(); };
-    options.backend_options.num_threads = 1;
+    options.num_threads = 1;
     engine_ = MakeEngine(std::move(options));
     ASSERT_NE(engine_, nullptr);
     metrics_ = std::make_unique<Metrics>();

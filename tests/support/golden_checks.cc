@@ -20,7 +20,7 @@ EngineOptions ExactOptions(const std::string& model_path, const std::string& bac
   EngineOptions options;
   options.model_path = model_path;
   options.backend = backend;
-  options.backend_options.num_threads = 2;
+  options.num_threads = 2;
   options.activations = Activations::kF32;
   options.kv_dtype = DType::kF32;
   return options;

@@ -1,4 +1,4 @@
-// TamperingBackend: shows every tensor of every operation to a visitor, which may change it: inputs
+// Shows every tensor of every operation to a visitor, which may change it: inputs
 // before the operation runs, results after.
 #ifndef THERMOCLINE_TESTS_SUPPORT_TAMPERING_BACKEND_H_
 #define THERMOCLINE_TESTS_SUPPORT_TAMPERING_BACKEND_H_
@@ -12,29 +12,15 @@
 namespace thermocline {
 
 // Over a backend whose memory the host can read.
-class TamperingBackend : public Backend {
+class TamperingOps : public DenseOps {
  public:
   // `site` names operation and tensor; `slots` are the rows of a KV cache that the operation has
   // written, else empty.
   using Visitor =
       std::function<void(const char* site, const TensorView& x, const TensorView& slots)>;
 
-  TamperingBackend(std::unique_ptr<Backend> inner, Visitor visitor)
+  TamperingOps(std::unique_ptr<DenseOps> inner, Visitor visitor)
       : inner_(std::move(inner)), visitor_(std::move(visitor)) {}
-
-  absl::string_view name() const override { return inner_->name(); }
-  MemoryKind memory_kind() const override { return inner_->memory_kind(); }
-  std::string Describe() const override { return inner_->Describe(); }
-  int num_threads() const override { return inner_->num_threads(); }
-  absl::StatusOr<Buffer> Allocate(int64_t bytes) override { return inner_->Allocate(bytes); }
-  void CopyFromHost(const void* host, void* device, int64_t bytes) override {
-    inner_->CopyFromHost(host, device, bytes);
-  }
-  void CopyToHost(const void* device, void* host, int64_t bytes) override {
-    inner_->CopyToHost(device, host, bytes);
-  }
-  EventId Record() override { return inner_->Record(); }
-  absl::Status Wait(EventId event) override { return inner_->Wait(event); }
 
   void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
                    const TensorView& out) override {
@@ -51,12 +37,12 @@ class TamperingBackend : public Backend {
     inner_->LayerNorm(x, weight, bias, eps, out);
     Visit("LayerNorm.out", out);
   }
-  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+  void MatMul(const TensorView& x, const TensorView& roles,
               absl::Span<const Projection> projections) override {
     inner_->MatMul(x, roles, projections);
     for (const Projection& p : projections) Visit("MatMul.out", p.out);
   }
-  void HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles, const TensorView& weight,
+  void HeadMatMul(const TensorView& x, const TensorView& roles, const TensorView& weight,
                   const TensorView& out) override {
     inner_->HeadMatMul(x, roles, weight, out);
     Visit("HeadMatMul.out", out);
@@ -81,11 +67,6 @@ class TamperingBackend : public Backend {
     Visit("RouteTopK.logits", logits);
     inner_->RouteTopK(logits, args, ids, weights);
     Visit("RouteTopK.weights", weights);
-  }
-  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, Activation activation,
-                 const TensorView& out) override {
-    inner_->ExpertFfn(x, experts, activation, out);
-    Visit("ExpertFfn.out", out);
   }
   void IdentityExperts(const TensorView& x, const TensorView& ids, int num_experts,
                        const TensorView& out) override {
@@ -153,9 +134,16 @@ class TamperingBackend : public Backend {
  private:
   void Visit(const char* site, const TensorView& x) { visitor_(site, x, {}); }
 
-  std::unique_ptr<Backend> inner_;
+  std::unique_ptr<DenseOps> inner_;
   Visitor visitor_;
 };
+
+// The backend with a visitor of its dense operations.
+inline std::unique_ptr<Backend> MakeTamperingBackend(std::unique_ptr<Backend> backend,
+                                                     const TamperingOps::Visitor& visitor) {
+  backend->dense = std::make_unique<TamperingOps>(std::move(backend->dense), visitor);
+  return backend;
+}
 
 }  // namespace thermocline
 

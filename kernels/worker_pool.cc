@@ -1,4 +1,4 @@
-#include "kernels/cpu/worker_pool.h"
+#include "kernels/worker_pool.h"
 
 #include <pthread.h>
 #include <time.h>
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cpu/topology.h"
 
@@ -15,6 +16,9 @@
 
 namespace thermocline {
 namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kInlineElems = 1 << 14;  // of ForRows: work below this stays on the caller
 
 // About 40 us: longer than the gap between two regions of a step, shorter than a scheduling
 // quantum.
@@ -71,17 +75,42 @@ WorkerPool::~WorkerPool() {
   for (const auto& worker : workers_) worker->thread.join();
 }
 
-void WorkerPool::Run(int64_t num_tasks, absl::FunctionRef<void(int64_t, int)> fn) {
+absl::StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(int num_threads, bool pin) {
+  if (num_threads < 0 || num_threads > kMaxThreads) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "threads = ", num_threads, ", but 0 (all cores) to ", kMaxThreads, " are allowed"));
+  }
+  if (num_threads == 0) num_threads = NumUsableCores();
+  return std::make_unique<WorkerPool>(num_threads, pin && MayPin(num_threads));
+}
+
+void WorkerPool::ParallelFor(int64_t num_tasks, absl::FunctionRef<void(int64_t, int)> fn) {
   if (workers_.empty() || num_tasks <= 1) {
     for (int64_t task = 0; task < num_tasks; ++task) fn(task, 0);
     return;
   }
-  job_ = {&fn, num_tasks};
-  next_task_.store(0, std::memory_order_relaxed);
-  state_.store(kOpen, std::memory_order_release);  // publishes the job
+  std::atomic<int64_t> next_task{0};
+  Together([&](int worker) {
+    for (int64_t task; (task = next_task.fetch_add(1, std::memory_order_relaxed)) < num_tasks;) {
+      fn(task, worker);
+    }
+  });
+}
+
+void WorkerPool::ForRows(int64_t num_rows, int64_t elems, absl::FunctionRef<void(int64_t)> fn) {
+  const int64_t rows_per_task = std::max<int64_t>(1, kInlineElems / elems);
+  ParallelFor((num_rows + rows_per_task - 1) / rows_per_task, [&](int64_t task, int) {
+    const int64_t end = std::min(num_rows, (task + 1) * rows_per_task);
+    for (int64_t n = task * rows_per_task; n < end; ++n) fn(n);
+  });
+}
+
+void WorkerPool::Together(absl::FunctionRef<void(int)> loop) {
+  loop_ = &loop;
+  state_.store(kOpen, std::memory_order_release);  // publishes the loop
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
-  TakeTasks(0);
+  loop(0);
   state_.fetch_and(~kOpen, std::memory_order_relaxed);
   WaitForWorkers();
 }
@@ -137,14 +166,6 @@ bool WorkerPool::Enter() {
   return false;
 }
 
-void WorkerPool::TakeTasks(int worker) {
-  while (true) {
-    const int64_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    if (task >= job_.num_tasks) return;
-    (*job_.fn)(task, worker);
-  }
-}
-
 void WorkerPool::WorkerLoop(int index, Worker* worker) {
   uint32_t seen = 0;
   while (true) {
@@ -169,7 +190,7 @@ void WorkerPool::WorkerLoop(int index, Worker* worker) {
     }
     if (!Enter()) continue;
     worker->inside.store(true, std::memory_order_relaxed);
-    TakeTasks(index);
+    (*loop_)(index);
     worker->inside.store(false, std::memory_order_relaxed);
     state_.fetch_sub(1, std::memory_order_release);
   }

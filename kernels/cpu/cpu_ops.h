@@ -1,27 +1,24 @@
-// The reference backend: every operation as the plainest loops in f32. It is the oracle of all
-// tests.
-#ifndef THERMOCLINE_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
-#define THERMOCLINE_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
+// The CPU backend: threads, integer dot products chosen for the processor, oneDNN for dense prompt
+// products.
+#ifndef THERMOCLINE_KERNELS_CPU_CPU_OPS_H_
+#define THERMOCLINE_KERNELS_CPU_CPU_OPS_H_
 
-#include <string>
+#include <memory>
+#include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/onednn_matmul.h"
+#include "kernels/cpu/paged_attention.h"
+#include "kernels/cpu/weight_dot.h"
+#include "kernels/worker_pool.h"
 
 namespace thermocline {
 
-// Host memory, one thread, every operation done when the call returns. Weights are decoded to f32
-// row by row and activations are never rounded.
-class ReferenceBackend : public Backend {
+// Every operation is done when its call returns.
+class CpuOps : public DenseOps {
  public:
-  absl::string_view name() const override { return "reference"; }
-  MemoryKind memory_kind() const override { return MemoryKind::kHost; }
-  std::string Describe() const override { return "reference: plain f32 loops, 1 thread"; }
-
-  absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
-  void CopyFromHost(const void* host, void* device, int64_t bytes) override;
-  void CopyToHost(const void* device, void* host, int64_t bytes) override;
-  EventId Record() override { return 0; }
-  absl::Status Wait(EventId) override { return absl::OkStatus(); }
+  // All outlive it. `dot`'s kernels are `kernels`.
+  CpuOps(const CpuKernels& kernels, const WeightDot& dot, bool use_onednn, WorkerPool* pool);
 
   void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
                    const TensorView& out) override;
@@ -29,9 +26,9 @@ class ReferenceBackend : public Backend {
                const TensorView& out) override;
   void LayerNorm(const TensorView& x, const TensorView& weight, const TensorView& bias, float eps,
                  const TensorView& out) override;
-  void MatMul(const TensorView& x, absl::Span<const TokenRole> roles,
+  void MatMul(const TensorView& x, const TensorView& roles,
               absl::Span<const Projection> projections) override;
-  void HeadMatMul(const TensorView& x, absl::Span<const TokenRole> roles, const TensorView& weight,
+  void HeadMatMul(const TensorView& x, const TensorView& roles, const TensorView& weight,
                   const TensorView& out) override;
   void Rope(const TensorView& x, const TensorView& positions, const RopeArgs& args) override;
   void StoreKv(const TensorView& k, const TensorView& v, const TensorView& slots,
@@ -39,8 +36,6 @@ class ReferenceBackend : public Backend {
   void Attention(const AttentionArgs& args) override;
   void RouteTopK(const TensorView& logits, const RouteArgs& args, const TensorView& ids,
                  const TensorView& weights) override;
-  void ExpertFfn(const TensorView& x, absl::Span<const ExpertWork> experts, Activation activation,
-                 const TensorView& out) override;
   void IdentityExperts(const TensorView& x, const TensorView& ids, int num_experts,
                        const TensorView& out) override;
   void CombineExperts(const TensorView& expert_out, const TensorView& weights, float scale,
@@ -60,14 +55,44 @@ class ReferenceBackend : public Backend {
                   const TensorView& faults) override;
   void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
 
- protected:
-  // Channels [first, last) of one sequence of CausalConv; channels are independent.
-  static void ConvChannels(const TensorView& x, const TensorView& weight, bool silu,
-                           const StateArgs& args, int64_t seq, int64_t first, int64_t last);
-  // One head of one sequence of GatedDeltaRule; heads are independent.
-  static void DeltaRuleHead(const DeltaRuleArgs& args, int64_t seq, int64_t head);
+ private:
+  struct Worker {
+    WeightDotScratch scratch;
+    std::vector<float*> out;           // per token: where a row range lands
+    std::vector<float> panel, result;  // oneDNN
+    OneDnnMatMul onednn;
+  };
+
+  // Sines and cosines of the last step's positions, which all layers ask for.
+  struct RopeTable {
+    std::vector<int32_t> positions;
+    std::vector<float> inv_freq;
+    float scale = 0.0f;
+    std::vector<float> cosine, sine;  // [positions, inv_freq]
+  };
+
+  // Rounds the rows of x into the forms needed.
+  void QuantizeRows(const TensorView& x, const FormsNeeded& needed);
+  // Appends row n of x, which QuantizeRows has seen, to `tokens`.
+  void AddToken(const TensorView& x, int64_t n, const FormsNeeded& needed, TokenRows* tokens) const;
+  void UpdateRopeTable(const TensorView& positions, const RopeArgs& args);
+  void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
+                 absl::Span<const Projection> projections);
+
+  const CpuKernels& kernels_;
+  const WeightDot dot_;
+  const bool use_onednn_;
+  WorkerPool* pool_;
+  PagedAttention attention_;
+  std::vector<Worker> workers_;
+  QuantizedActivations small_, super_;  // of the operation's input
+  RopeTable rope_;
 };
+
+// `pool` outlives the backend. INVALID_ARGUMENT for an instruction set this machine lacks.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(WorkerPool* pool,
+                                                        const BackendOptions& options);
 
 }  // namespace thermocline
 
-#endif  // THERMOCLINE_KERNELS_REFERENCE_REFERENCE_BACKEND_H_
+#endif  // THERMOCLINE_KERNELS_CPU_CPU_OPS_H_

@@ -1,5 +1,5 @@
 // What the control groups of both versions leave, from files as the kernel writes them.
-#include "engine/host_memory_info.h"
+#include "kernels/host_memory_info.h"
 
 #include <gtest/gtest.h>
 

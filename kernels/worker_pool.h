@@ -1,6 +1,7 @@
-// A fixed set of worker threads that run one parallel region at a time.
-#ifndef THERMOCLINE_KERNELS_CPU_WORKER_POOL_H_
-#define THERMOCLINE_KERNELS_CPU_WORKER_POOL_H_
+// WorkerPool: a fixed set of worker threads that run one parallel region at a time. The engine owns
+// it and lends it to kernels, sampling and loading.
+#ifndef THERMOCLINE_KERNELS_WORKER_POOL_H_
+#define THERMOCLINE_KERNELS_WORKER_POOL_H_
 
 #include <atomic>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
 #include "kernels/mutex.h"
 
 namespace thermocline {
@@ -22,6 +24,11 @@ namespace thermocline {
 // way is left out for a while, longer each time.
 class WorkerPool {
  public:
+  // num_threads: 0 for one a core that this process may use (kernels/cpu/topology.h); `pin`: to
+  // cores of their own, if they have all of the machine's. INVALID_ARGUMENT for a count out of
+  // range.
+  static absl::StatusOr<std::unique_ptr<WorkerPool>> Create(int num_threads, bool pin);
+
   // num_threads >= 1, the caller included. `pin`: worker i stays on core i; the caller moves
   // freely.
   explicit WorkerPool(int num_threads, bool pin = false);
@@ -33,15 +40,17 @@ class WorkerPool {
 
   // Calls fn(task, worker) once for every task in [0, num_tasks); tasks are handed out in ascending
   // order. Returns when all are done; everything fn wrote is then visible to the caller. One caller
-  // at a time; fn must not call Run.
-  void Run(int64_t num_tasks, absl::FunctionRef<void(int64_t task, int worker)> fn);
+  // at a time; fn must not open another region.
+  void ParallelFor(int64_t num_tasks, absl::FunctionRef<void(int64_t task, int worker)> fn);
+  // Calls fn(row) for rows [0, num_rows) of about `elems` simple operations each, several to a
+  // task.
+  void ForRows(int64_t num_rows, int64_t elems, absl::FunctionRef<void(int64_t row)> fn);
+  // Calls loop(worker) on the caller, as worker 0, and on every other worker that comes while the
+  // caller's has not returned; some may never come. Returns when all that came have left. For work
+  // that is not known beforehand: the caller's loop ends when nothing is left for anybody.
+  void Together(absl::FunctionRef<void(int worker)> loop);
 
  private:
-  struct Job {
-    const absl::FunctionRef<void(int64_t, int)>* fn = nullptr;
-    int64_t num_tasks = 0;
-  };
-
   struct Worker {
     std::thread thread;
     std::atomic<bool> inside{false};       // a region
@@ -57,7 +66,6 @@ class WorkerPool {
   void WaitForWorkers();
   // Adds what the wait cost to the workers' accounts, and leaves out who costs too much.
   void Judge(int64_t begin_ns, int64_t end_ns);
-  void TakeTasks(int worker);
   // Joins the open region, if there is one.
   bool Enter();
 
@@ -66,8 +74,8 @@ class WorkerPool {
   // those who took part.
   static constexpr uint32_t kOpen = uint32_t{1} << 31;
 
-  Job job_;  // written by Run while nobody is inside, read inside
-  std::atomic<int64_t> next_task_{0};
+  // Written while nobody is inside, read inside.
+  const absl::FunctionRef<void(int)>* loop_ = nullptr;
   std::atomic<uint32_t> state_{0};
   std::atomic<uint32_t> epoch_{
       0};  // one more for every region, and for the stop: what parked workers watch
@@ -80,4 +88,4 @@ class WorkerPool {
 
 }  // namespace thermocline
 
-#endif  // THERMOCLINE_KERNELS_CPU_WORKER_POOL_H_
+#endif  // THERMOCLINE_KERNELS_WORKER_POOL_H_

@@ -1,4 +1,4 @@
-#include "engine/host_memory_info.h"
+#include "kernels/host_memory_info.h"
 
 #include <algorithm>
 #include <fstream>

@@ -1,6 +1,6 @@
 // How much memory this process may still take.
-#ifndef THERMOCLINE_ENGINE_HOST_MEMORY_INFO_H_
-#define THERMOCLINE_ENGINE_HOST_MEMORY_INFO_H_
+#ifndef THERMOCLINE_KERNELS_HOST_MEMORY_INFO_H_
+#define THERMOCLINE_KERNELS_HOST_MEMORY_INFO_H_
 
 #include <cstdint>
 #include <string>
@@ -16,4 +16,4 @@ int64_t AvailableMemoryBytes(const std::string& root = "");
 
 }  // namespace thermocline
 
-#endif  // THERMOCLINE_ENGINE_HOST_MEMORY_INFO_H_
+#endif  // THERMOCLINE_KERNELS_HOST_MEMORY_INFO_H_

@@ -10,13 +10,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "cache/expert_id.h"
 
 namespace thermocline {
-
-struct ExpertId {
-  int32_t layer = 0;
-  int32_t expert = 0;
-};
 
 class EvictionPolicy {
  public:

@@ -10,6 +10,8 @@ namespace thermocline {
 
 // Evicts the expert unused for longest.
 std::unique_ptr<EvictionPolicy> MakeLruPolicy(const PolicyOptions& options);
+// Evicts the expert used least, old uses counting less (halved every 512 uses of its layer).
+std::unique_ptr<EvictionPolicy> MakeLfuPolicy(const PolicyOptions& options);
 // Evicts any, by a seeded generator: the harshest test of the pins.
 std::unique_ptr<EvictionPolicy> MakeRandomPolicy(const PolicyOptions& options);
 

@@ -6,7 +6,7 @@ set -eu
 PACKAGES="
   g++ cmake ninja-build ccache pkg-config git python3
   libabsl-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-  nlohmann-json3-dev libdnnl-dev libhwloc-dev libpcre2-dev libicu-dev
+  nlohmann-json3-dev libdnnl-dev libhwloc-dev liburing-dev libxxhash-dev libpcre2-dev libicu-dev
   libspdlog-dev libcli11-dev libyaml-cpp-dev prometheus-cpp-dev zlib1g-dev
 "
 [ "${1:-}" != test ] || PACKAGES="$PACKAGES libgtest-dev clang-format clang-tidy"

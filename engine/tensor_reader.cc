@@ -236,6 +236,15 @@ absl::StatusOr<ExpertSlice> Resolve(const Checkpoint& checkpoint, const ExpertMa
   return slice;
 }
 
+void ColumnsAsRows(const uint8_t* block, const ExpertSlice& slice, uint8_t* rows) {
+  const size_t size = static_cast<size_t>(BytesOf(slice.tensor->dtype, 1));
+  for (int64_t r = 0; r < slice.rows; ++r) {
+    const uint8_t* column = block + static_cast<size_t>(slice.first + r * slice.step) * size;
+    Transpose(column, slice.cols, 1, slice.stored_rows, size,
+              rows + static_cast<size_t>(r * slice.cols) * size);
+  }
+}
+
 absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination) {
   const TensorInfo& tensor = *slice.tensor;
   const int64_t row_bytes = BytesOf(tensor.dtype, slice.cols);
@@ -249,13 +258,7 @@ absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* 
   if (absl::Status s = checkpoint.Read(tensor, begin, block_bytes, block.data()); !s.ok()) return s;
   std::vector<uint8_t> chosen(static_cast<size_t>(slice.rows * row_bytes));
   if (slice.transposed) {
-    // [cols, stored_rows]: gather the columns first, first + step, ... as rows.
-    const size_t size = static_cast<size_t>(BytesOf(tensor.dtype, 1));
-    for (int64_t r = 0; r < slice.rows; ++r) {
-      const uint8_t* column = &block[static_cast<size_t>(slice.first + r * slice.step) * size];
-      Transpose(column, slice.cols, 1, slice.stored_rows, size,
-                &chosen[static_cast<size_t>(r * slice.cols) * size]);
-    }
+    ColumnsAsRows(block.data(), slice, chosen.data());
   } else {
     CopyRows(slice.first, slice.rows, slice.step, row_bytes, block.data(), chosen.data());
   }

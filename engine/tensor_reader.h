@@ -43,6 +43,8 @@ absl::StatusOr<ExpertSlice> Resolve(const Checkpoint& checkpoint, const ExpertMa
                                     int expert, int num_experts);
 // `destination` has room for slice.bytes(). Any thread.
 absl::Status Read(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination);
+// The rows of a transposed slice, from its block as stored: [cols, stored_rows].
+void ColumnsAsRows(const uint8_t* block, const ExpertSlice& slice, uint8_t* rows);
 
 // The same in the form in which the program holds weights (MakeWeightView): quantised matrices are
 // packed into panels as they arrive, a few hundred kilobytes at a time. `destination` has room for

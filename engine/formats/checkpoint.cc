@@ -21,6 +21,14 @@ namespace thermocline {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+int64_t ModifiedNs(const struct stat& info) {
+  return info.st_mtim.tv_sec * int64_t{1'000'000'000} + info.st_mtim.tv_nsec;
+}
+
+}  // namespace
+
 int64_t TensorInfo::num_elems() const {
   int64_t elems = 1;
   for (int64_t dim : shape) elems *= dim;
@@ -101,7 +109,19 @@ absl::StatusOr<std::pair<int, int64_t>> Checkpoint::AddFile(const std::string& f
   }
   files_.push_back(file);
   fds_.push_back(fd);
+  stamps_.push_back({info.st_size, ModifiedNs(info)});
   return std::pair<int, int64_t>(static_cast<int>(fds_.size()) - 1, info.st_size);
+}
+
+absl::Status Checkpoint::CheckUnchanged(int file_idx) const {
+  const size_t i = static_cast<size_t>(file_idx);
+  struct stat info;
+  if (fstat(fds_[i], &info) == 0 && info.st_size == stamps_[i].bytes &&
+      ModifiedNs(info) == stamps_[i].mtime_ns) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(
+      absl::StrCat("\"", files_[i], "\" has been written to since it was opened"));
 }
 
 absl::Status Checkpoint::ReadFile(int file_idx, int64_t offset, int64_t bytes,

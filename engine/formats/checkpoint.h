@@ -91,6 +91,11 @@ class Checkpoint {
   absl::Status Read(const TensorInfo& tensor, int64_t offset, int64_t bytes,
                     void* destination) const;
 
+  // DATA_LOSS naming the file when it has been written to since it was opened. Any thread.
+  absl::Status CheckUnchanged(int file_idx) const;
+  // The open descriptor of a file.
+  int fd(int file_idx) const { return fds_[static_cast<size_t>(file_idx)]; }
+
   // For the format readers. AddFile returns the file's index and size.
   absl::StatusOr<std::pair<int, int64_t>> AddFile(const std::string& file);
   absl::Status ReadFile(int file_idx, int64_t offset, int64_t bytes, void* destination) const;
@@ -106,6 +111,10 @@ class Checkpoint {
   std::string path_;
   std::vector<std::string> files_;
   std::vector<int> fds_;
+  struct Stamp {
+    int64_t bytes = 0, mtime_ns = 0;
+  };
+  std::vector<Stamp> stamps_;  // of each file, when it was opened
   Metadata metadata_;
   MetadataTypes metadata_types_;
   std::unique_ptr<nlohmann::json> config_;

@@ -12,7 +12,6 @@
 namespace thermocline {
 namespace {
 
-constexpr int64_t kCodeBytes = 16;  // of an MXFP4 block
 constexpr int64_t kBlockBytes = 17;
 constexpr int64_t kChunkBlocks = 1 << 16;  // read at a time
 constexpr int64_t kChunkElems = 1 << 20;
@@ -30,26 +29,62 @@ absl::Status ReadMxfp4Pair(const Checkpoint& checkpoint, const TensorInfo& tenso
   std::vector<uint8_t> codes, scales;
   for (int64_t first = offset / kBlockBytes; first < end; first += kChunkBlocks) {
     const int64_t count = std::min(kChunkBlocks, end - first);
-    codes.resize(static_cast<size_t>(count * kCodeBytes));
+    codes.resize(static_cast<size_t>(count * kMxfp4CodeBytes));
     scales.resize(static_cast<size_t>(count));
-    absl::Status read = checkpoint.ReadFile(tensor.file_idx, tensor.offset + first * kCodeBytes,
-                                            count * kCodeBytes, codes.data());
+    absl::Status read =
+        checkpoint.ReadFile(tensor.file_idx, tensor.offset + first * kMxfp4CodeBytes,
+                            count * kMxfp4CodeBytes, codes.data());
     if (read.ok()) {
       read = checkpoint.ReadFile(tensor.scales_file_idx, tensor.scales_offset + first, count,
                                  scales.data());
     }
     if (!read.ok()) return read;
-    for (int64_t b = 0; b < count; ++b) {
-      const uint8_t* in = &codes[static_cast<size_t>(b * kCodeBytes)];
-      *destination++ = scales[static_cast<size_t>(b)];
-      const auto code = [in](int64_t i) { return in[i / 2] >> (i % 2 * 4) & 0xF; };
-      // Byte i of the block holds elements i and i + 16.
-      for (int64_t i = 0; i < kCodeBytes; ++i) {
-        *destination++ = static_cast<uint8_t>(code(i) | code(i + 16) << 4);
-      }
-    }
+    JoinMxfp4(codes.data(), scales.data(), count, destination);
+    destination += count * kBlockBytes;
   }
   return absl::OkStatus();
+}
+
+void JoinMxfp4(const uint8_t* codes, const uint8_t* scales, int64_t num_blocks, uint8_t* out) {
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    const uint8_t* in = codes + b * kMxfp4CodeBytes;
+    *out++ = scales[b];
+    const auto code = [in](int64_t i) { return in[i / 2] >> (i % 2 * 4) & 0xF; };
+    // Byte i of the block holds elements i and i + 16.
+    for (int64_t i = 0; i < kMxfp4CodeBytes; ++i) {
+      *out++ = static_cast<uint8_t>(code(i) | code(i + 16) << 4);
+    }
+  }
+}
+
+ByteRange Fp8ScaleRange(const TensorInfo& tensor, int64_t first, int64_t count) {
+  const int64_t blocks = (tensor.shape[1] + tensor.scale_block_cols - 1) / tensor.scale_block_cols;
+  const int64_t row_bytes = BytesOf(tensor.scales_dtype, blocks);
+  const int64_t begin = first / tensor.scale_block_rows,
+                end = (first + count - 1) / tensor.scale_block_rows + 1;
+  return {tensor.scales_offset + begin * row_bytes, (end - begin) * row_bytes};
+}
+
+void DecodeFp8Rows(const TensorInfo& tensor, int64_t first, int64_t count, const uint8_t* codes,
+                   const uint8_t* scales, uint16_t* out) {
+  float values[256];
+  for (int c = 0; c < 256; ++c) values[c] = Fp8ToFloat(static_cast<uint8_t>(c));
+  const int64_t cols = tensor.shape[1], block_cols = tensor.scale_block_cols;
+  const int64_t blocks = (cols + block_cols - 1) / block_cols;
+  const int64_t row_bytes = BytesOf(tensor.scales_dtype, blocks);
+  std::vector<float> scale(static_cast<size_t>(blocks));
+  int64_t scale_row = -1;
+  for (int64_t row = first; row < first + count; ++row) {
+    if (row / tensor.scale_block_rows != scale_row) {
+      scale_row = row / tensor.scale_block_rows;
+      GetFormat(tensor.scales_dtype)
+          .decode(scales + (scale_row - first / tensor.scale_block_rows) * row_bytes, blocks,
+                  scale.data());
+    }
+    for (int64_t col = 0; col < cols; ++col) {
+      *out++ = FloatToBfloat16(values[*codes++] * scale[static_cast<size_t>(col / block_cols)]);
+    }
+  }
 }
 
 float Fp8ToFloat(uint8_t code) {

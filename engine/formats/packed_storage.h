@@ -9,6 +9,22 @@
 
 namespace thermocline {
 
+inline constexpr int64_t kMxfp4BlockElems = 32;
+inline constexpr int64_t kMxfp4CodeBytes = 16;  // of a block
+
+// Codes and scales of `num_blocks` blocks, as the file holds them, to MXFP4 blocks of 17 bytes.
+void JoinMxfp4(const uint8_t* codes, const uint8_t* scales, int64_t num_blocks, uint8_t* out);
+
+struct ByteRange {
+  int64_t offset = 0;
+  int64_t bytes = 0;
+};
+// Where the scales of rows [first, first + count) lie in their file: those of whole rows of blocks.
+ByteRange Fp8ScaleRange(const TensorInfo& tensor, int64_t first, int64_t count);
+// Codes of rows [first, first + count), with the scales of Fp8ScaleRange, to BF16.
+void DecodeFp8Rows(const TensorInfo& tensor, int64_t first, int64_t count, const uint8_t* codes,
+                   const uint8_t* scales, uint16_t* out);
+
 // Bytes [offset, offset + bytes) of the tensor as MXFP4 blocks of 17 bytes (kernels/quant/mxfp4.h).
 // The file holds 16 bytes of codes a block, element 2i in the low and 2i + 1 in the high half of
 // byte i, and the scales apart. Source: OCP Microscaling Formats 1.0; gpt-oss's checkpoints.

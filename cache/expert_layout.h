@@ -1,0 +1,41 @@
+// ExpertLayout: how an expert's matrices lie in a slot.
+#ifndef THERMOCLINE_CACHE_EXPERT_LAYOUT_H_
+#define THERMOCLINE_CACHE_EXPERT_LAYOUT_H_
+
+#include <cstdint>
+
+#include "kernels/expert_ops.h"
+
+namespace thermocline {
+
+// Of all experts of a layer. Matrices are in panels, as MakeWeightView sees them, each at a 64-byte
+// boundary; biases are no part of a slot.
+struct ExpertLayout {
+  struct Matrix {
+    DType dtype = DType::kF32;
+    int64_t rows = 0;
+    int64_t cols = 0;
+    int64_t offset = 0;  // in the slot
+
+    int64_t bytes() const { return PackedBytes(dtype, rows, cols); }
+  };
+  Matrix gate, up, down;
+  int64_t bytes = 0;  // 0: the layer has no experts
+};
+
+// The three matrices in a slot; null: their shapes alone.
+inline ExpertWeights WeightsIn(const ExpertLayout& layout, void* slot) {
+  const auto view = [slot](const ExpertLayout::Matrix& m) {
+    void* data = slot != nullptr ? static_cast<char*>(slot) + m.offset : nullptr;
+    return MakeWeightView(data, m.dtype, m.rows, m.cols);
+  };
+  ExpertWeights weights;
+  weights.gate = view(layout.gate);
+  weights.up = view(layout.up);
+  weights.down = view(layout.down);
+  return weights;
+}
+
+}  // namespace thermocline
+
+#endif  // THERMOCLINE_CACHE_EXPERT_LAYOUT_H_

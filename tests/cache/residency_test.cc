@@ -1,0 +1,275 @@
+// The books of a tier. Slots are drawn as text, one a slot: `.` free, `-` given up, `e3` expert 3
+// of layer 0 that is ready, `E3` of layer 1; while it is filled `~e3`, half there `/e3`, failed
+// `!e3`, draining `x`; `*` behind it is a pin.
+#include "cache/residency.h"
+
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace thermocline {
+namespace {
+
+class ResidencyTest : public testing::Test {
+ protected:
+  // Two layers of one size and a third of another, 8 experts each.
+  void Make(int slots, int other_slots = 2) {
+    policy_ = *MakeEvictionPolicy("lru", {.num_layers = 3, .num_experts = 8, .seed = 1});
+    books_ = std::make_unique<Residency>(Residency::Options{.num_experts = 8,
+                                                            .size_class = {0, 0, 1},
+                                                            .slots = {slots, other_slots},
+                                                            .policy = policy_.get()});
+  }
+  std::string Draw(int size_class = 0) const {
+    std::string text;
+    for (SlotId s = 0; s < books_->num_slots(); ++s) {
+      const bool first_class = s < books_->num_slots() - 2;
+      if (first_class != (size_class == 0)) continue;
+      absl::StrAppend(&text, text.empty() ? "" : " ");
+      if (books_->IsGivenUp(s)) {
+        text += '-';
+        continue;
+      }
+      const SlotState state = books_->StateOf(s);
+      const ExpertId id = books_->ExpertIn(s);
+      const char* mark[] = {".", "~", "/", "", "x", "!"};
+      text += mark[static_cast<int>(state)];
+      if (id.layer >= 0) absl::StrAppend(&text, id.layer == 0 ? "e" : "E", id.expert);
+      if (books_->InUse(s)) text += '*';
+    }
+    return text;
+  }
+  std::optional<SlotId> Claim(int layer, int expert, Claimant who = Claimant::kStep) {
+    return books_->Claim({layer, expert}, who);
+  }
+  // An expert that is here, unused, as if a step had been through with it.
+  SlotId Fill(int layer, int expert) {
+    const std::optional<SlotId> slot = Claim(layer, expert);
+    EXPECT_TRUE(slot.has_value());
+    books_->SetNeeded(layer, {expert});
+    books_->Pin(*slot);
+    books_->Arrived(*slot, SlotState::kHalf);
+    books_->Arrived(*slot, SlotState::kReady);
+    books_->Release({layer, expert});
+    return *slot;
+  }
+
+  std::unique_ptr<EvictionPolicy> policy_;
+  std::unique_ptr<Residency> books_;
+};
+
+TEST_F(ResidencyTest, AnExpertGoesThroughItsStates) {
+  Make(2);
+  EXPECT_EQ(Draw(), ". .");
+  EXPECT_EQ(books_->StateOf(ExpertId{0, 3}), SlotState::kFree);
+  const SlotId slot = *Claim(0, 3);
+  EXPECT_EQ(Draw(), "~e3 .");
+  EXPECT_EQ(books_->Find({0, 3}), slot);
+  books_->SetNeeded(0, {3});
+  books_->Pin(slot);
+  EXPECT_EQ(Draw(), "~e3* .");
+  books_->Arrived(slot, SlotState::kHalf);
+  EXPECT_EQ(Draw(), "/e3* .");
+  books_->Arrived(slot, SlotState::kReady);
+  EXPECT_EQ(Draw(), "e3* .");
+  books_->Release({0, 3});
+  EXPECT_EQ(Draw(), "e3 .");
+  EXPECT_EQ(books_->ExpertIn(slot), (ExpertId{0, 3}));
+}
+
+// Down may land first: FILLING becomes READY.
+TEST_F(ResidencyTest, AnExpertMayBeReadyWithoutBeingHalf) {
+  Make(2);
+  books_->Arrived(*Claim(0, 1), SlotState::kReady);
+  EXPECT_EQ(Draw(), "e1 .");
+}
+
+TEST_F(ResidencyTest, TheLeastRecentlyUsedGivesWayWithinItsLayer) {
+  Make(4);  // a quota of 2 a layer
+  Fill(0, 1);
+  Fill(0, 2);
+  Fill(1, 5);
+  Fill(1, 6);
+  EXPECT_EQ(Draw(), "e1 e2 E5 E6");
+  ASSERT_TRUE(Claim(0, 3).has_value());
+  EXPECT_EQ(Draw(), "~e3 e2 E5 E6");
+  ASSERT_TRUE(Claim(1, 7).has_value());
+  EXPECT_EQ(Draw(), "~e3 e2 ~E7 E6");
+  EXPECT_EQ(books_->num_evictions(0), 1);
+  EXPECT_EQ(books_->num_evictions(1), 1);
+}
+
+// A known engine's cache evicted what the step still needed, and gave wrong weights without an
+// error.
+TEST_F(ResidencyTest, NothingThatTheStepNeedsIsEvicted) {
+  Make(4);
+  Fill(0, 1);
+  Fill(0, 2);
+  books_->SetNeeded(0, {1, 2, 3});
+  EXPECT_EQ(Draw(), "e1* e2* . .");
+  EXPECT_EQ(Claim(0, 3), std::nullopt);  // its layer's share is in use
+  EXPECT_EQ(Claim(0, 3, Claimant::kPrefetch), std::nullopt);
+  EXPECT_EQ(Draw(), "e1* e2* . .");
+  books_->Release({0, 1});
+  EXPECT_EQ(Draw(), "e1 e2* . .");
+  ASSERT_TRUE(Claim(0, 3).has_value());
+  EXPECT_EQ(Draw(), "~e3* e2* . .");
+}
+
+TEST_F(ResidencyTest, NeedsAreCounted) {
+  Make(2);
+  Fill(0, 1);
+  books_->SetNeeded(0, {1});
+  books_->SetNeeded(0, {1});
+  books_->Release({0, 1});
+  EXPECT_EQ(Draw(), "e1* .");
+  books_->Release({0, 1});
+  EXPECT_EQ(Draw(), "e1 .");
+}
+
+// Else the earlier layer would wait for the later one, which waits for it.
+TEST_F(ResidencyTest, NeedsOfALaterLayerKeepPrefetchesAwayButNotTheStep) {
+  Make(2);
+  Fill(0, 1);
+  Fill(1, 5);
+  books_->SetNeededLater(1, {5}, true);
+  EXPECT_EQ(Claim(1, 6, Claimant::kPrefetch), std::nullopt);
+  EXPECT_EQ(Draw(), "e1 E5");
+  ASSERT_TRUE(Claim(1, 6, Claimant::kStep).has_value());
+  EXPECT_EQ(Draw(), "e1 ~E6");
+  books_->SetNeededLater(1, {5}, false);
+}
+
+TEST_F(ResidencyTest, WhatIsOnItsWayIsNoVictim) {
+  Make(2);
+  const SlotId one = *Claim(0, 1);
+  EXPECT_EQ(Claim(0, 2), std::nullopt);
+  books_->Arrived(one, SlotState::kHalf);
+  EXPECT_EQ(Claim(0, 2), std::nullopt);
+  books_->Arrived(one, SlotState::kReady);
+  ASSERT_TRUE(Claim(0, 2).has_value());
+  EXPECT_EQ(Draw(), "~e2 .");
+}
+
+TEST_F(ResidencyTest, ACancelledExpertIsGoneAtOnceAndItsSlotWhenItIsLeft) {
+  Make(2);
+  const SlotId slot = *Claim(0, 1, Claimant::kPrefetch);
+  books_->Arrived(slot, SlotState::kHalf);
+  books_->Cancel(slot);
+  EXPECT_EQ(Draw(), "x .");
+  EXPECT_EQ(books_->Find({0, 1}), std::nullopt);
+  books_->Arrived(slot, SlotState::kFree);
+  EXPECT_EQ(Draw(), ". .");
+}
+
+TEST_F(ResidencyTest, AFailedExpertKeepsItsSlotUntilItsUsersHaveLeft) {
+  Make(2);
+  const SlotId slot = *Claim(0, 1);
+  books_->SetNeeded(0, {1});
+  books_->Pin(slot);
+  books_->Arrived(slot, SlotState::kFailed);
+  EXPECT_EQ(Draw(), "!e1* .");
+  EXPECT_DEATH(books_->Arrived(slot, SlotState::kFree), "InUse");
+  books_->Release({0, 1});
+  books_->Arrived(slot, SlotState::kFree);
+  EXPECT_EQ(Draw(), ". .");
+}
+
+// It has no slot, but it was needed.
+TEST_F(ResidencyTest, AnExpertThatNeverHadASlotIsReleasedToo) {
+  Make(2);
+  books_->SetNeeded(0, {4});
+  books_->Release({0, 4});
+  EXPECT_DEATH(books_->Release({0, 4}), "needed");
+}
+
+TEST_F(ResidencyTest, ALayerTakesBeyondItsQuotaOnlyIfItHoldsNone) {
+  Make(4);
+  books_->SetQuota(0, 3);
+  books_->SetQuota(1, 1);
+  Fill(1, 5);
+  ASSERT_TRUE(Claim(1, 6).has_value());  // E5 gives way, although slots are free
+  EXPECT_EQ(Draw(), "~E6 . . .");
+  books_->Arrived(*books_->Find({1, 6}), SlotState::kReady);
+  Fill(0, 1);
+  Fill(0, 2);
+  Fill(0, 3);
+  EXPECT_EQ(Draw(), "E6 e1 e2 e3");
+  books_->SetQuota(0, 2);
+  books_->SetQuota(1, 2);
+  ASSERT_TRUE(Claim(1, 7).has_value());  // layer 0 holds one too many: its oldest goes
+  EXPECT_EQ(Draw(), "E6 ~E7 e2 e3");
+}
+
+TEST_F(ResidencyTest, OneSlotServesLayersInTurn) {
+  Make(1);
+  Fill(0, 1);
+  ASSERT_TRUE(Claim(1, 5).has_value());
+  EXPECT_EQ(Draw(), "~E5");
+  EXPECT_EQ(Claim(0, 2), std::nullopt);  // on its way
+  books_->Arrived(*books_->Find({1, 5}), SlotState::kReady);
+  EXPECT_EQ(Claim(0, 2, Claimant::kPrefetch), std::nullopt);  // nobody is driven out for a guess
+  ASSERT_TRUE(Claim(0, 2).has_value());
+  EXPECT_EQ(Draw(), "~e2");
+}
+
+TEST_F(ResidencyTest, SizesDoNotMix) {
+  Make(2, 2);
+  Fill(2, 1);
+  Fill(2, 2);
+  EXPECT_EQ(Draw(), ". .");
+  ASSERT_TRUE(Claim(2, 3).has_value());
+  EXPECT_EQ(Draw(), ". .");
+  EXPECT_EQ(books_->num_evictions(2), 1);
+}
+
+TEST_F(ResidencyTest, ATierShrinksAsSlotsComeFreeAndGrowsAgain) {
+  Make(4);
+  Fill(0, 1);
+  Fill(0, 2);
+  const SlotId pinned = Fill(1, 5);
+  books_->SetNeeded(1, {5});
+  books_->Pin(pinned);
+  EXPECT_EQ(Draw(), "e1 e2 E5* .");
+  books_->Resize(0, 1);
+  EXPECT_EQ(Draw(), "- - E5* -");
+  EXPECT_EQ(books_->num_slots(0), 1);
+  books_->Resize(0, 3);
+  EXPECT_EQ(Draw(), ". . E5* -");
+  ASSERT_TRUE(Claim(0, 3).has_value());
+  books_->Resize(0, 1);
+  EXPECT_EQ(Draw(), "~e3 - E5* -");  // nothing more can go now
+  EXPECT_EQ(Claim(0, 4), std::nullopt);
+  books_->Arrived(*books_->Find({0, 3}), SlotState::kReady);
+  EXPECT_EQ(Claim(0, 4), std::nullopt);  // what came free went
+  EXPECT_EQ(Draw(), "- - E5* -");
+  EXPECT_DEATH(books_->Resize(0, 0), "num_slots");
+}
+
+TEST_F(ResidencyTest, SharesAreEqualAndTheRestGoesToTheFirst) {
+  Make(5);
+  EXPECT_EQ(books_->quota(0), 3);
+  EXPECT_EQ(books_->quota(1), 2);
+  EXPECT_EQ(books_->quota(2), 2);
+  books_->Resize(0, 1);
+  EXPECT_EQ(books_->quota(0), 1);
+  EXPECT_EQ(books_->quota(1), 1);
+}
+
+TEST(LfuPolicy, OldUsesCountLess) {
+  const auto policy = *MakeEvictionPolicy("lfu", {.num_layers = 1, .num_experts = 4, .seed = 1});
+  const auto use = [&](int expert, int times) {
+    for (int i = 0; i < times; ++i) policy->OnUse({0, expert});
+  };
+  use(0, 3);
+  use(1, 2);
+  use(2, 2);
+  EXPECT_EQ(policy->PickVictim(0, {0, 1, 2}), 1);     // as often as 2, but longer ago
+  EXPECT_EQ(policy->PickVictim(0, {0, 1, 2, 3}), 3);  // never used
+  use(3, 4000);                                       // many half-lives
+  use(2, 1);
+  EXPECT_EQ(policy->PickVictim(0, {0, 2}), 0);
+}
+
+}  // namespace
+}  // namespace thermocline

@@ -211,6 +211,11 @@ void ExpertFetcher::Prefetch(absl::Span<const ExpertId> ids) {
   Tend();
 }
 
+absl::Status ExpertFetcher::first_failure() {
+  const MutexLock lock(&mutex_);
+  return first_failure_;
+}
+
 void ExpertFetcher::CancelPrefetches() {
   const MutexLock lock(&mutex_);
   const std::vector<SlotId> slots = filling_;
@@ -331,6 +336,7 @@ void ExpertFetcher::Fail(Fetch* fetch, const absl::Status& status) {
   const absl::Status error = LostExpert(fetch->id, status);
   failed_[{fetch->id.layer, fetch->id.expert}] = {Clock::now() + options_.retry_failed_after,
                                                   error};
+  if (first_failure_.ok()) first_failure_ = error;
   DropPieces(fetch);
   if (fetch->use != nullptr) fetch->use->error = error;
   if (fetch->slot == kNoSlot) {

@@ -79,6 +79,8 @@ class ExpertFetcher : public ExpertFeed {
   // are any. Those that are here are left alone.
   void Prefetch(absl::Span<const ExpertId> ids);
   void CancelPrefetches();
+  // Of an expert that could not be read; the first one since the start.
+  absl::Status first_failure();
   // Nothing is on its way.
   bool idle() const { return !busy_; }
   // Experts that came in whole since the start.
@@ -180,6 +182,7 @@ class ExpertFetcher : public ExpertFeed {
   std::deque<Wish> wanted_ ABSL_GUARDED_BY(mutex_);         // the step's, in the plan's order
   std::deque<Wish> prefetch_ ABSL_GUARDED_BY(mutex_);
   std::map<std::pair<int32_t, int32_t>, FailedExpert> failed_ ABSL_GUARDED_BY(mutex_);
+  absl::Status first_failure_ ABSL_GUARDED_BY(mutex_);
   ReadTicket last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_abandoned_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t last_start_ ABSL_GUARDED_BY(mutex_) = -1;  // Order of the step's last read

@@ -25,7 +25,11 @@ int64_t SlotBytes(int64_t expert_bytes) {
 
 absl::StatusOr<std::unique_ptr<ExpertTier>> ExpertTier::Create(const Options& options) {
   std::unique_ptr<ExpertTier> tier(new ExpertTier(options));
-  if (options.slots_per_layer < 1 || options.slots_per_layer > options.num_experts) {
+  const bool has_experts = std::any_of(options.layouts.begin(), options.layouts.end(),
+                                       [](const ExpertLayout& layout) { return layout.bytes > 0; });
+  if (!has_experts) {
+    // A dense model: a tier without slots.
+  } else if (options.slots_per_layer < 1 || options.slots_per_layer > options.num_experts) {
     return absl::InvalidArgumentError(absl::StrCat(options.slots_per_layer,
                                                    " expert slots a layer, but 1 to ",
                                                    options.num_experts, " are allowed"));

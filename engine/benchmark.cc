@@ -171,7 +171,7 @@ class Bench {
     row->bytes = static_cast<double>(work.body_bytes + work.head_bytes) + expert_bytes +
                  row->streams * mean_context * static_cast<double>(options_.kv_token_bytes);
     double expert_ops = 0.0, layer_bytes = 0.0;
-    const std::vector<ExpertLayout>& layouts = engine_->weights().expert_layouts();
+    const std::vector<ExpertLayout>& layouts = engine_->expert_files().layouts();
     for (size_t l = 0; l < layouts.size(); ++l) {
       const ExpertLayout& e = layouts[l];
       const double elems = static_cast<double>(e.gate.rows * e.gate.cols + e.up.rows * e.up.cols +

@@ -14,7 +14,6 @@ namespace {
 
 // KV memory when nobody says: room for many conversations, at most a quarter of what is free.
 constexpr int64_t kDefaultKvTokens = 65536;
-constexpr int kLoadThreads = 4;  // reads overlap with decoding; more does not help one disk
 
 double SteadySeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -106,78 +105,60 @@ absl::Status Engine::LoadWeights() {
       WeightStore::Create(checkpoint_.get(), model_.get(), dense_backend_->device.get());
   if (!weights.ok()) return weights.status();
   weights_ = *std::move(weights);
-  ExpertCache::Options cache = {.device = host_backend_->device.get(),
-                                .source = weights_.get(),
-                                .num_experts = weights_->num_experts(),
-                                .expert_bytes = {},
-                                .capacity = options_.host_experts.value_or(weights_->num_experts()),
-                                .policy = options_.expert_policy,
-                                .seed = 1,
-                                .poison_evicted = options_.poison_evicted};
-  for (const ExpertLayout& layout : weights_->expert_layouts())
-    cache.expert_bytes.push_back(layout.bytes);
-  const bool has_experts = weights_->expert_bytes() > 0;
-  const bool all_on_device =
-      device_backend_ != nullptr && options_.device_experts == weights_->num_experts();
-  if (has_experts && cache.capacity < 1 && !all_on_device) {
-    return absl::InvalidArgumentError(absl::StrCat("host experts = ", cache.capacity,
-                                                   " per layer, but 1 to ", weights_->num_experts(),
-                                                   " are allowed"));
+  absl::StatusOr<std::unique_ptr<ExpertFiles>> files =
+      ExpertFiles::Create(checkpoint_.get(), weights_->table(), model_->dims().num_hidden_layers);
+  if (!files.ok()) return files.status();
+  expert_files_ = *std::move(files);
+  const int num_experts = expert_files_->num_experts();
+  int host_slots = options_.host_experts.value_or(num_experts);
+  // With all of them on the device the host has a slot that nobody uses.
+  if (device_backend_ != nullptr && options_.device_experts == num_experts) {
+    host_slots = std::max(1, host_slots);
   }
-  if (absl::Status s = CheckWeightMemory(cache); !s.ok()) return s;
+  if (num_experts > 0 && (host_slots < 1 || host_slots > num_experts)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("host experts = ", host_slots,
+                     " per layer, but 1 to num_experts = ", num_experts, " are allowed"));
+  }
+  if (absl::Status s = CheckWeightMemory(host_slots); !s.ok()) return s;
   if (absl::Status s = CheckActivationMemory(); !s.ok()) return s;
-  absl::StatusOr<std::unique_ptr<ExpertCache>> host = ExpertCache::Create(cache);
-  if (!host.ok()) return host.status();
-  host_cache_ = *std::move(host);
-  if (device_backend_ != nullptr) {
-    cache.device = device_backend_->device.get();
-    cache.capacity = options_.device_experts;
-    absl::StatusOr<std::unique_ptr<ExpertCache>> device = ExpertCache::Create(cache);
-    if (!device.ok()) return device.status();
-    device_cache_ = *std::move(device);
-  }
-  // The first experts of every layer go to the device, the next to host memory as far as it holds
-  // them.
-  std::vector<ExpertId> on_device, on_host;
-  int64_t preload_bytes = weights_->dense_bytes();
-  for (int l = 0; l < host_cache_->num_layers(); ++l) {
-    const int64_t bytes = cache.expert_bytes[static_cast<size_t>(l)];
-    if (bytes == 0) continue;
-    const int on_device_count = device_cache_ != nullptr ? device_cache_->capacity() : 0;
-    for (int e = 0; e < on_device_count; ++e) on_device.push_back({l, e});
-    const int end = std::min(host_cache_->num_experts(), on_device_count + host_cache_->capacity());
-    for (int e = on_device_count; e < end; ++e) on_host.push_back({l, e});
-    preload_bytes += bytes * end;
-  }
+  absl::StatusOr<std::unique_ptr<ExpertStore>> experts =
+      ExpertStore::Create({.checkpoint = checkpoint_.get(),
+                           .dense = dense_backend_,
+                           .host = host_backend_.get(),
+                           .device = device_backend_.get(),
+                           .pool = pool_.get(),
+                           .host_slots = host_slots,
+                           .device_experts = options_.device_experts,
+                           .policy = options_.expert_policy,
+                           .poison = options_.poison_evicted},
+                          expert_files_.get());
+  if (!experts.ok()) return experts.status();
+  experts_ = *std::move(experts);
+  const int64_t total = weights_->dense_bytes() + experts_->fill_bytes();
   int64_t done = 0;
   const auto progress = [&](int64_t bytes) {
     done += bytes;
-    if (options_.progress) options_.progress(done, preload_bytes);
+    if (options_.progress) options_.progress(done, total);
   };
   const LoadProgress dense_progress = [&](int64_t dense_done, int64_t) {
     progress(dense_done - done);
   };
-  if (absl::Status s = weights_->LoadDense(kLoadThreads, dense_progress); !s.ok()) return s;
-  if (device_cache_ != nullptr) {
-    if (absl::Status s = device_cache_->Preload(on_device, 1, progress); !s.ok()) return s;
-  }
-  if (absl::Status s = host_cache_->Preload(on_host, kLoadThreads, progress); !s.ok()) return s;
-  experts_ = std::make_unique<ExpertRunner>(
-      dense_backend_, ExpertRunner::Tier{host_backend_.get(), host_cache_.get()},
-      ExpertRunner::Tier{device_backend_.get(), device_cache_.get()}, weights_->expert_layouts());
-  return absl::OkStatus();
+  if (absl::Status s = weights_->LoadDense(pool_.get(), dense_progress); !s.ok()) return s;
+  return experts_->Fill(progress);
 }
 
-absl::Status Engine::CheckWeightMemory(const ExpertCache::Options& host) const {
+absl::Status Engine::CheckWeightMemory(int host_slots) const {
   const int64_t dense = weights_->dense_bytes(), available = options_.available_memory();
   int64_t slot = 0;  // one expert in every layer
-  for (int64_t bytes : host.expert_bytes) slot += bytes;
-  if (dense + slot * host.capacity <= available) return absl::OkStatus();
-  std::string message = absl::StrCat("the weights need ", dense + slot * host.capacity,
+  for (const ExpertLayout& layout : expert_files_->layouts()) slot += layout.bytes;
+  if (dense + slot * host_slots <= available) return absl::OkStatus();
+  std::string message = absl::StrCat("the weights need ", dense + slot * host_slots,
                                      " bytes of memory, but ", available, " are available");
   if (slot > 0 && dense + slot <= available) {
-    absl::StrAppend(&message, "; ", (available - dense) / slot, " of ", host.num_experts,
-                    " experts a layer would fit: --host-experts ", (available - dense) / slot);
+    absl::StrAppend(&message, "; ", (available - dense) / slot, " of ",
+                    expert_files_->num_experts(), " experts a layer would fit: --host-experts ",
+                    (available - dense) / slot);
   }
   return absl::ResourceExhaustedError(message);
 }
@@ -401,7 +382,7 @@ absl::StatusOr<std::vector<absl::Status>> Engine::RunBatch(const Batch& batch,
   scratch_->Release({});
   ForwardPass pass({.backend = dense_backend_,
                     .kv_cache = kv_cache_.get(),
-                    .experts = experts_.get(),
+                    .experts = &experts_->runner(),
                     .scratch = scratch_.get(),
                     .observer = &options_.hidden_observer,
                     .clock = clock_.get()},
@@ -509,18 +490,21 @@ void Engine::PublishLoad() {
   load_.num_preemptions = scheduler_->num_preemptions();
   load_.step_seconds = step_seconds_;
   load_.stage_seconds = clock_->seconds();
-  load_.expert_bytes_computed = experts_->bytes_computed();
+  load_.expert_bytes_computed = experts_->runner().bytes_computed();
   load_.draining = draining_;
-  const size_t num_layers = static_cast<size_t>(host_cache_->num_layers());
+  const ExpertTier& host = experts_->host();
+  const size_t num_layers = static_cast<size_t>(host.num_layers());
   load_.experts.resize(num_layers);
   load_.resident.resize(num_layers);
-  load_.heat = experts_->heat();
-  for (int l = 0; l < host_cache_->num_layers(); ++l) {
-    load_.experts[static_cast<size_t>(l)] = host_cache_->stats(l);
+  load_.heat = experts_->runner().heat();
+  for (int l = 0; l < host.num_layers(); ++l) {
+    load_.experts[static_cast<size_t>(l)] = experts_->stats(l);
     std::vector<bool>& resident = load_.resident[static_cast<size_t>(l)];
-    resident.resize(static_cast<size_t>(host_cache_->num_experts()));
-    for (int e = 0; e < host_cache_->num_experts(); ++e)
-      resident[static_cast<size_t>(e)] = host_cache_->IsResident({l, e});
+    resident.assign(static_cast<size_t>(host.num_experts()), false);
+    if (!host.residency().has_experts(l)) continue;
+    for (int e = 0; e < host.num_experts(); ++e) {
+      resident[static_cast<size_t>(e)] = host.IsResident({l, e});
+    }
   }
 }
 

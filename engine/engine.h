@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/expert_runner.h"
+#include "engine/expert_store.h"
 #include "engine/forward_pass.h"
 #include "engine/kv_cache.h"
 #include "engine/models/model.h"
@@ -72,7 +72,7 @@ struct EngineLoad {
   StageSeconds stage_seconds = {};
   int64_t expert_bytes_computed = 0;
   bool draining = false;
-  std::vector<ExpertCacheStats> experts;    // per layer, host tier
+  std::vector<ExpertStats> experts;         // per layer, host tier
   std::vector<std::vector<int64_t>> heat;   // [layer][expert]: tokens routed since the start
   std::vector<std::vector<bool>> resident;  // [layer][expert]: in host memory
 };
@@ -116,7 +116,8 @@ class Engine {
   int64_t kv_bytes() const;
   DType kv_dtype() const { return kv_dtype_; }
   const WeightStore& weights() const { return *weights_; }
-  const ExpertRunner& experts() const { return *experts_; }
+  const ExpertStore& experts() const { return *experts_; }
+  const ExpertFiles& expert_files() const { return *expert_files_; }
   const std::string& DescribeBackend() const { return dense_backend_->description; }
   int num_threads() const { return pool_->num_threads(); }
   const std::string& tokenizer_error() const { return tokenizer_error_; }
@@ -140,7 +141,7 @@ class Engine {
   absl::Status CreateCaches();
   // RESOURCE_EXHAUSTED when the dense weights and the host's expert slots cannot fit: better than
   // being killed while they are read.
-  absl::Status CheckWeightMemory(const ExpertCache::Options& host) const;
+  absl::Status CheckWeightMemory(int host_slots) const;
   // RESOURCE_EXHAUSTED when a full step's activations cannot fit: found at load, not at the first
   // large request.
   absl::Status CheckActivationMemory() const;
@@ -170,9 +171,8 @@ class Engine {
   std::unique_ptr<Backend> device_backend_;
   Backend* dense_backend_ = nullptr;
   std::unique_ptr<WeightStore> weights_;
-  std::unique_ptr<ExpertCache> host_cache_;
-  std::unique_ptr<ExpertCache> device_cache_;
-  std::unique_ptr<ExpertRunner> experts_;
+  std::unique_ptr<ExpertFiles> expert_files_;
+  std::unique_ptr<ExpertStore> experts_;
   DType kv_dtype_ = DType::kF16;
   int64_t max_context_ = 0;
   std::unique_ptr<KvBlockPool> kv_pool_;

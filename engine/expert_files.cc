@@ -216,6 +216,25 @@ absl::StatusOr<ExpertFiles::Biases> ExpertFiles::ReadBiases(ExpertId id) const {
   return biases;
 }
 
+absl::Status ExpertFiles::ReadWhole(ExpertId id, char* slot) {
+  std::vector<char> stored(static_cast<size_t>(max_piece_bytes_));
+  const int num_pieces = NumPieces(id, ExpertPart::kGateUp) + NumPieces(id, ExpertPart::kDown);
+  for (int32_t p = 0; p < num_pieces; ++p) {
+    const ReadPiece piece = PieceOf(id, p);
+    std::array<const char*, 2> bytes = {};
+    char* next = stored.data();
+    for (int i = 0; i < piece.num_ranges; ++i) {
+      const FileRange& range = piece.ranges[static_cast<size_t>(i)];
+      absl::Status read = checkpoint_->ReadFile(range.file, range.offset, range.bytes, next);
+      if (!read.ok()) return read;
+      bytes[static_cast<size_t>(i)] = next;
+      next += range.bytes;
+    }
+    if (absl::Status s = Arrive(piece, bytes, slot); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
 int ExpertFiles::NumPieces(ExpertId id, ExpertPart part) const {
   const Expert& expert = At(id);
   int count = 0;

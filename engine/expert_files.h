@@ -41,6 +41,10 @@ class ExpertFiles : public ExpertSource {
   // Any thread. I/O errors name the file.
   absl::StatusOr<Biases> ReadBiases(ExpertId id) const;
 
+  // Reads all of an expert into a slot, one piece after the other. Any thread. DATA_LOSS names the
+  // file.
+  absl::Status ReadWhole(ExpertId id, char* slot);
+
   int NumPieces(ExpertId id, ExpertPart part) const override;
   ReadPiece PieceOf(ExpertId id, int32_t index) const override;
   absl::Status Arrive(const ReadPiece& piece, const std::array<const char*, 2>& bytes,

@@ -1,4 +1,5 @@
-// ExpertRunner: computes a MoE layer's experts in the tiers where they lie.
+// ExpertRunner: computes a MoE layer's experts where they lie, while those that are missing are on
+// their way.
 #ifndef THERMOCLINE_ENGINE_EXPERT_RUNNER_H_
 #define THERMOCLINE_ENGINE_EXPERT_RUNNER_H_
 
@@ -7,82 +8,91 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "cache/expert_cache.h"
-#include "engine/plan_experts.h"
+#include "absl/status/statusor.h"
+#include "cache/expert_fetcher.h"
+#include "cache/plan_experts.h"
+#include "engine/expert_biases.h"
 #include "engine/scratch.h"
 #include "kernels/backend.h"
 
 namespace thermocline {
 
-// How an expert's bytes are laid out in a slot: its matrices as MakeWeightView sees them, each at a
-// 64-byte boundary.
-struct ExpertLayout {
-  struct Matrix {
-    DType dtype = DType::kF32;
-    int64_t rows = 0;
-    int64_t cols = 0;
-    int64_t offset = 0;
-  };
-  Matrix gate, up, down;
-  Matrix gate_bias, up_bias, down_bias;  // one f32 column each; rows == 0: none
-  int64_t bytes = 0;
-};
-
 class ExpertRunner {
  public:
+  // One place where experts are computed.
   struct Tier {
-    Backend* backend = nullptr;  // null: the tier is absent
-    ExpertCache* cache = nullptr;
+    Backend* backend = nullptr;  // null: there is none
+    ExpertTier* experts = nullptr;
+    const ExpertBiases* biases = nullptr;
+  };
+  // A token whose result lacks an expert that could not be read.
+  struct LostRow {
+    int32_t token = 0;  // row of x
+    absl::Status status;
+  };
+  // Of a layer, since the start. A hit is an expert that a step needs and that is there.
+  struct Stats {
+    int64_t hits = 0, misses = 0;
   };
 
-  // `layouts` has an entry for every layer (empty for dense ones). All outlive the runner. The
-  // dense backend holds x and out.
-  ExpertRunner(Backend* dense, Tier host, Tier device, std::vector<ExpertLayout> layouts);
+  // All outlive the runner. `dense` holds x and out; `fetcher` brings experts to the host.
+  ExpertRunner(Backend* dense, const Tier& host, const Tier& device, ExpertFetcher* fetcher);
 
-  // out[n * top_k + j] = expert ids[n, j] applied to x[n].  x [N, hidden] f32 and ids [N, top_k]
-  // i32 in the dense backend's memory, out [N * top_k, hidden] likewise. Every expert in use is
-  // pinned while it runs; a layer that needs more experts than a tier has slots runs in waves.
-  // Errors come from the disk or a device.
-  // Ids from num_experts on belong to nobody here: their rows of out are left alone.
-  absl::Status Run(int layer, const TensorView& x, const TensorView& ids, Activation activation,
-                   const TensorView& out);
+  // Learns the routing, which is the layer's only wait for the dense side, and decides. x [N,
+  // hidden] f32 and ids [N, top_k] i32 in the dense device's memory. Ids from num_experts on belong
+  // to nobody here.
+  absl::Status Plan(int layer, const TensorView& x, const TensorView& ids);
+  // Reads of missing experts and work on a device begin. out [N * top_k, hidden] f32: row n * top_k
+  // + j is to become expert ids[n, j] applied to x[n]; rows of ids that belong to nobody are left
+  // alone.
+  void Start(Activation activation, const TensorView& out);
+  // Everything is computed, or, if its device has queues, enqueued. Rows of lost experts are zeros.
+  absl::StatusOr<std::vector<LostRow>> Finish();
 
-  const Tier& host() const { return host_; }
-  const Tier& device() const { return device_; }
   // Tokens routed to each expert since the start, [layer][expert].
   const std::vector<std::vector<int64_t>>& heat() const { return heat_; }
+  const Stats& stats(int layer) const { return stats_[static_cast<size_t>(layer)]; }
   // Bytes of the experts computed since the start: an expert counts once a step, however many of
   // its tokens there are.
   int64_t bytes_computed() const { return bytes_computed_; }
 
  private:
-  // The (row, slot) pairs of one active expert.
-  struct Active {
-    int32_t expert = 0;
-    std::vector<int32_t> rows, out_rows;
+  // The experts of the layer at hand that one tier computes.
+  struct Share {
+    std::vector<int32_t> experts;   // in the order of works
+    std::vector<int32_t> out_rows;  // of all of them, of the layer's out
+    std::unique_ptr<ExpertWork[]> works;
+    ExpertBatch batch;
+    std::vector<char> x, out;  // in host memory, where the dense memory is another
+    bool direct = false;       // reads x and writes out where they are
   };
 
-  // What the tiers compute with.
-  struct Job {
-    int layer = 0;
-    Activation activation = Activation::kSilu;
-    TensorView x, out;
-  };
-
-  absl::Status RunTier(const Tier& tier, absl::Span<const Active* const> active, const Job& job);
-  // Computes in waves of pinned experts; x and out are in the memory of the tier's backend.
-  absl::Status RunWaves(const Tier& tier, absl::Span<const Active* const> active, const Job& job);
-  // Computes on a tier whose memory is not the dense backend's: x goes over, the listed slots come
-  // back.
-  absl::Status RunRemote(const Tier& tier, Scratch* scratch, absl::Span<const Active* const> active,
-                         const Job& job);
+  // Rows of out of a layer's experts, one expert after the other, and where each one's begin.
+  void Sort(const std::vector<int32_t>& chosen);
+  void AddWork(const Tier& tier, int32_t expert, Share* share);
+  void StartDevice();
+  // Rows that a tier computed elsewhere, into the layer's out.
+  void BringBack(Share* share);
+  const ExpertLayout& layout() const { return host_.experts->layout(layer_); }
+  absl::Span<ExpertWork> WorksOf(Share* share) const {
+    return absl::MakeSpan(share->works.get(), share->experts.size());
+  }
 
   Backend* dense_;
   Tier host_, device_;
-  std::vector<ExpertLayout> layouts_;
-  Scratch host_scratch_, device_scratch_;
-  std::unique_ptr<ExpertWork[]> works_;  // of one wave
+  ExpertFetcher* fetcher_;
+  Scratch dense_scratch_, device_scratch_;
+  int layer_ = 0;
+  TensorView x_, out_;
+  int64_t top_k_ = 1;
+  Activation activation_ = Activation::kSilu;
+  std::vector<char> host_x_;  // x, where the dense memory is not the host's
+  std::vector<int32_t> rows_, out_rows_, tokens_per_expert_, first_;
+  std::vector<int32_t> in_order_;  // 0, 1, 2, ...
+  Share on_host_, on_device_;
+  EventId device_done_ = 0;
   std::vector<std::vector<int64_t>> heat_;
+  std::vector<Stats> stats_;
   int64_t bytes_computed_ = 0;
 };
 

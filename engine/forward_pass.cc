@@ -105,7 +105,16 @@ absl::StatusOr<std::vector<absl::Status>> ForwardPass::TakeFaults(const TensorVi
     first[seq] = faults[n];
     statuses[seq] = FaultOf(faults[n], batch_.positions[n]);
   }
+  for (const ExpertRunner::LostRow& row : lost_) {
+    const size_t seq = static_cast<size_t>(batch_.seq_idx[static_cast<size_t>(row.token)]);
+    if (first[seq] >= 0) statuses[seq] = row.status;  // what came of it is no news
+    first[seq] = -1;
+  }
   return statuses;
+}
+
+void ForwardPass::Lose(const std::vector<ExpertRunner::LostRow>& rows) {
+  lost_.insert(lost_.end(), rows.begin(), rows.end());
 }
 
 absl::Status ForwardPass::Observe(int layer, const TensorView& hidden) {

@@ -71,6 +71,8 @@ class ForwardPass {
   // first thing that was NaN, infinite or too large for the KV cache, with layer and position. The
   // outer status is the device's. logits [num logits, vocab] f32.
   absl::StatusOr<std::vector<absl::Status>> TakeFaults(const TensorView& logits);
+  // Tokens whose results lack an expert: their sequences end with its error.
+  void Lose(const std::vector<ExpertRunner::LostRow>& rows);
   // What was enqueued since the last call was `stage`.
   void Done(Stage stage) {
     if (resources_.clock != nullptr) resources_.clock->Done(stage);
@@ -96,8 +98,9 @@ class ForwardPass {
       logits_rows_;
   TensorView state_slots_, cu_seqlens_;
   std::vector<Check> checks_;  // code i + 1 stands for checks_[i]
-  TensorView faults_;          // [N] i32: 0, or the code of the first check that failed
-  TensorView logits_faults_;   // [num logits] i32, likewise
+  std::vector<ExpertRunner::LostRow> lost_;
+  TensorView faults_;         // [N] i32: 0, or the code of the first check that failed
+  TensorView logits_faults_;  // [num logits] i32, likewise
 };
 
 // Gives back the scratch taken since its construction.

@@ -2,28 +2,25 @@
 #ifndef THERMOCLINE_ENGINE_WEIGHT_STORE_H_
 #define THERMOCLINE_ENGINE_WEIGHT_STORE_H_
 
-#include <array>
 #include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "cache/expert_cache.h"
-#include "engine/expert_runner.h"
 #include "engine/formats/checkpoint.h"
 #include "engine/models/model.h"
 #include "engine/tensor_reader.h"
 #include "kernels/device.h"
+#include "kernels/worker_pool.h"
 
 namespace thermocline {
 
 // Called with bytes done and bytes in all; from several threads, one at a time.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
-// Owns the dense weights' memory and serves the experts' bytes to the caches above it. Outlives the
-// model's use.
-class WeightStore : public ExpertSource {
+// Owns the dense weights' memory. Outlives the model's use.
+class WeightStore {
  public:
   // What a step reads of the dense matrices and multiplies with each token; the head once for every
   // row of logits. The embeddings are no part of it, unless they are the head.
@@ -32,27 +29,20 @@ class WeightStore : public ExpertSource {
     int64_t head_bytes = 0, head_elems = 0;
   };
 
-  // Resolves every declared tensor: existence, shape, and the same types for all experts of a
-  // layer. Reads nothing yet. INVALID_ARGUMENT names the tensor and what was expected.
+  // Resolves every declared tensor but the experts': existence and shape. Reads nothing yet.
+  // INVALID_ARGUMENT names the tensor and what was expected.
   static absl::StatusOr<std::unique_ptr<WeightStore>> Create(const Checkpoint* checkpoint,
                                                              Model* model, Device* device);
 
-  // Reads the dense tensors with `num_threads` threads and fills the model's views.
-  absl::Status LoadDense(int num_threads, const LoadProgress& progress);
+  // Reads the dense tensors with the pool's threads and fills the model's views.
+  absl::Status LoadDense(WorkerPool* pool, const LoadProgress& progress);
 
   int64_t dense_bytes() const { return dense_bytes_; }
-  int64_t expert_bytes() const;
   DenseWork dense_work() const;
-  // One entry a layer; bytes == 0 for layers without experts.
-  const std::vector<ExpertLayout>& expert_layouts() const { return layouts_; }
-  int num_experts() const { return table_.num_experts; }
-
-  absl::Status Read(ExpertId id, char* destination, int64_t bytes) override;
+  // What the model declares, its experts too.
+  const TensorTable& table() const { return table_; }
 
  private:
-  // Gate, up, down and their biases, in the order of ExpertLayout.
-  static constexpr int kNumExpertParts = 6;
-  using ExpertSlices = std::array<ExpertSlice, kNumExpertParts>;
   struct DenseLoad {
     const DenseTensor* declared = nullptr;
     const TensorInfo* tensor = nullptr;
@@ -62,7 +52,6 @@ class WeightStore : public ExpertSource {
       : checkpoint_(checkpoint), model_(model), device_(device) {}
 
   absl::Status Resolve();
-  absl::Status ResolveExperts(const ExpertLayer& layer);
   absl::Status LoadOne(const DenseLoad& load);
   absl::Status PlaceConstants();
   // Allocates [shape], in panels or in rows, on the device and remembers the memory.
@@ -75,8 +64,6 @@ class WeightStore : public ExpertSource {
   TensorTable table_;
   std::vector<DenseLoad> loads_;
   std::vector<Buffer> memory_;
-  std::vector<ExpertLayout> layouts_;              // [layer]
-  std::vector<std::vector<ExpertSlices>> slices_;  // [layer][expert]
   int64_t dense_bytes_ = 0;
 };
 

@@ -185,6 +185,11 @@ class CheckedOps : public DenseOps {
              out.rows() == rows.num_elems());
     inner_->GatherRows(x, rows, out);
   }
+  void ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) override {
+    TC_CHECK(IsF32(x) && IsF32(out) && Is(rows, DType::kI32) && out.cols() == x.cols() &&
+             x.rows() == rows.num_elems());
+    inner_->ScatterRows(x, rows, out);
+  }
 
  private:
   std::unique_ptr<DenseOps> inner_;

@@ -183,6 +183,8 @@ class DenseOps {
                           const TensorView& faults) = 0;
   // out[i] = x[rows[i]].  x [N, cols] f32, rows [M] i32, out [M, cols] f32.
   virtual void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) = 0;
+  // out[rows[i]] = x[i].  x [M, cols] f32, rows [M] i32, all different, out [N, cols] f32.
+  virtual void ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) = 0;
 };
 
 }  // namespace thermocline

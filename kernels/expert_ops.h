@@ -47,8 +47,8 @@ struct ExpertWork {
   EventId copied = 0;                            // a device's queue waits for this first
   absl::Span<const int32_t> rows;                // of x
   absl::Span<const int32_t> out_rows;            // of out, where the results of `rows` go
-  EventId computed = 0;                          // set by Start on a device: ends its use of the slot
-  std::atomic<bool> done{false};                 // on a CPU: nobody reads the weights any more
+  EventId computed = 0;           // set by Start on a device: ends its use of the slot
+  std::atomic<bool> done{false};  // on a CPU: nobody reads the weights any more
 };
 
 // What the experts of a layer have in common.

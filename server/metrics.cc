@@ -90,17 +90,16 @@ class EngineCollector : public prometheus::Collectable {
     struct Field {
       const char* name;
       const char* help;
-      int64_t ExpertCacheStats::*value;
+      int64_t ExpertStats::*value;
     };
-    constexpr Field kFields[] = {
-        {"thermocline_expert_hits_total", "Uses of an expert that was in memory.",
-         &ExpertCacheStats::hits},
-        {"thermocline_expert_misses_total", "Uses of an expert that had to be read.",
-         &ExpertCacheStats::misses},
-        {"thermocline_expert_evictions_total", "Experts given up for others.",
-         &ExpertCacheStats::evictions},
-        {"thermocline_expert_read_bytes_total", "Bytes of experts read.",
-         &ExpertCacheStats::bytes_read}};
+    constexpr Field kFields[] = {{"thermocline_expert_hits_total",
+                                  "Uses of an expert that was in memory.", &ExpertStats::hits},
+                                 {"thermocline_expert_misses_total",
+                                  "Uses of an expert that had to be read.", &ExpertStats::misses},
+                                 {"thermocline_expert_evictions_total",
+                                  "Experts given up for others.", &ExpertStats::evictions},
+                                 {"thermocline_expert_read_bytes_total", "Bytes of experts read.",
+                                  &ExpertStats::bytes_read}};
     for (const Field& field : kFields) {
       MetricFamily family{field.name, field.help, MetricType::Counter, {}};
       for (size_t layer = 0; layer < load.experts.size(); ++layer) {

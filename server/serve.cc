@@ -99,12 +99,12 @@ void LogModel(const Engine& engine, const ServeOptions& options) {
   LogInfo(absl::StrCat("model ", engine.checkpoint().path(), ": ", dims.architecture, ", ",
                        dims.num_hidden_layers, " layers, hidden ", dims.hidden_size, ", ",
                        dims.num_experts, " experts, ", dims.num_experts_per_tok, " per token"));
-  const int64_t per_expert_layer = engine.experts().host().cache->capacity();
   LogInfo(absl::StrCat("memory: dense weights ", MiB(engine.weights().dense_bytes()), ", experts ",
-                       MiB(engine.experts().host().cache->resident_bytes()), " of ",
-                       MiB(engine.weights().expert_bytes()), " (", per_expert_layer,
-                       " slots a layer), KV cache ", MiB(engine.kv_bytes()), "; context ",
-                       engine.max_context(), " tokens"));
+                       MiB(engine.experts().host().resident_bytes()), " of ",
+                       MiB(engine.expert_files().total_bytes()), " (",
+                       engine.experts().host_slots(), " slots a layer), KV cache ",
+                       MiB(engine.kv_bytes()), "; context ", engine.max_context(), " tokens"));
+  LogInfo(absl::StrCat("experts are read by ", engine.experts().fetcher().reader().Describe()));
   if (engine.tokenizer() == nullptr) {
     LogWarning(
         absl::StrCat("no tokenizer: ", engine.tokenizer_error(), "; only token ids are accepted"));

@@ -68,11 +68,26 @@ absl::Status Moe::Add(ForwardPass* pass, const MoeConfig& config, int layer, con
   ops.RouteTopK(logits, route, ids, weights);
   pass->Done(Stage::kRouter);
   if (config.num_identity_experts > 0) ops.IdentityExperts(x, ids, num_experts, expert_out);
-  absl::Status ran = pass->experts().Run(layer, x, ids, config.activation, expert_out);
-  if (!ran.ok()) return ran;
+  ExpertRunner& experts = pass->experts();
+  if (absl::Status s = experts.Plan(layer, x, ids); !s.ok()) return s;
+  experts.Start(config.activation, expert_out);
+  pass->Done(Stage::kExperts);
+  // The shared expert is computed while missing ones are read, and added behind them.
+  TensorView shared;
+  if (config.shared_intermediate_size > 0) shared = Shared(pass, x);
+  pass->Done(Stage::kCombine);
+  absl::StatusOr<std::vector<ExpertRunner::LostRow>> lost = experts.Finish();
+  if (!lost.ok()) return lost.status();
+  pass->Lose(*lost);
   pass->Done(Stage::kExperts);
   ops.CombineExperts(expert_out, weights, scale, acc);
-  if (config.shared_intermediate_size == 0) return absl::OkStatus();
+  if (!shared.empty()) ops.AddScaled(shared, scale, acc);
+  return absl::OkStatus();
+}
+
+TensorView Moe::Shared(ForwardPass* pass, const TensorView& x) const {
+  DenseOps& ops = pass->ops();
+  const int64_t n = pass->num_tokens();
   const TensorView shared = shared_.Forward(pass, x);
   if (!shared_gate_.empty()) {
     const TensorView share = pass->NewTensor({n, 1});
@@ -80,8 +95,7 @@ absl::Status Moe::Add(ForwardPass* pass, const MoeConfig& config, int layer, con
     ops.MatMul(x, pass->roles(), {&share_gate, 1});
     ops.SigmoidMul(share, shared);
   }
-  ops.AddScaled(shared, scale, acc);
-  return absl::OkStatus();
+  return shared;
 }
 
 }  // namespace thermocline

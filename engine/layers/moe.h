@@ -62,6 +62,9 @@ class Moe {
                    float scale, const TensorView& acc) const;
 
  private:
+  // What the shared expert gives, [N, hidden].
+  TensorView Shared(ForwardPass* pass, const TensorView& x) const;
+
   TensorView router_;       // [num_experts + num_identity_experts, hidden]
   TensorView router_bias_;  // of its logits; may be empty
   TensorView choice_bias_;  // may be empty

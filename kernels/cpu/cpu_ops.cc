@@ -90,6 +90,10 @@ void CpuOps::Clamp(const TensorView& x, float limit) {
   pool_->ForRows(x.rows(), x.cols(), [&](int64_t n) { ClampRow(x, limit, n); });
 }
 
+void CpuOps::ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
+  pool_->ForRows(x.rows(), x.cols(), [&](int64_t i) { ScatterRow(x, rows, out, i); });
+}
+
 void CpuOps::GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
   pool_->ForRows(out.rows(), out.cols(), [&](int64_t i) { GatherRow(x, rows, out, i); });
 }

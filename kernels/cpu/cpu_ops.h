@@ -54,6 +54,7 @@ class CpuOps : public DenseOps {
   void MarkFaults(const TensorView& x, float limit, int32_t code,
                   const TensorView& faults) override;
   void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
+  void ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
 
  private:
   struct Worker {

@@ -117,6 +117,10 @@ void ReferenceOps::Clamp(const TensorView& x, float limit) {
   for (int64_t n = 0; n < x.rows(); ++n) ClampRow(x, limit, n);
 }
 
+void ReferenceOps::ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
+  for (int64_t i = 0; i < x.rows(); ++i) ScatterRow(x, rows, out, i);
+}
+
 void ReferenceOps::GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
   for (int64_t i = 0; i < out.rows(); ++i) GatherRow(x, rows, out, i);
 }

@@ -100,6 +100,12 @@ void ClampRow(const TensorView& x, float limit, int64_t n) {
   }
 }
 
+void ScatterRow(const TensorView& x, const TensorView& rows, const TensorView& out, int64_t i) {
+  const int32_t row = rows.Row<int32_t>(0)[i];
+  TC_CHECK(row >= 0 && row < out.rows());
+  std::memcpy(out.Row<char>(row), x.Row<char>(i), static_cast<size_t>(x.cols()) * sizeof(float));
+}
+
 void GatherRow(const TensorView& x, const TensorView& rows, const TensorView& out, int64_t i) {
   const int32_t row = rows.Row<int32_t>(0)[i];
   TC_CHECK(row >= 0 && row < x.rows());

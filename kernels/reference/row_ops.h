@@ -36,6 +36,7 @@ void CopyHeadRow(const TensorView& x, const TensorView& out, int64_t r);
 void AddScaledRow(const TensorView& x, float scale, const TensorView& acc, int64_t n);
 void ScaleRow(const TensorView& x, float scale, int64_t n);
 void ClampRow(const TensorView& x, float limit, int64_t n);
+void ScatterRow(const TensorView& x, const TensorView& rows, const TensorView& out, int64_t i);
 void GatherRow(const TensorView& x, const TensorView& rows, const TensorView& out, int64_t i);
 
 // Channels [first, last) of one sequence of CausalConv; channels are independent.

@@ -45,7 +45,7 @@ class ControlService::Impl : public v1::Control::CallbackService {
     info->set_num_experts(dims.num_experts);
     info->set_num_experts_per_tok(dims.num_experts_per_tok);
     info->set_max_context(engine->max_context());
-    info->set_weight_bytes(engine->weights().dense_bytes() + engine->weights().expert_bytes());
+    info->set_weight_bytes(engine->weights().dense_bytes() + engine->expert_files().total_bytes());
     info->set_kv_cache_bytes(engine->kv_bytes());
     info->set_has_tokenizer(engine->tokenizer() != nullptr);
     info->set_has_chat_template(engine->tokenizer() != nullptr &&

@@ -175,7 +175,8 @@ TEST(EngineCreate, ProgressRunsUpToTheBytesThatAreLoaded) {
     ASSERT_TRUE(engine.ok()) << engine.status();
     ASSERT_FALSE(progress.empty());
     const WeightStore& weights = (*engine)->weights();
-    const int64_t total = weights.dense_bytes() + weights.expert_bytes() * host_experts / 4;
+    const int64_t total =
+        weights.dense_bytes() + (*engine)->expert_files().total_bytes() * host_experts / 4;
     int64_t last = 0;
     for (const auto& [done, of] : progress) {
       EXPECT_GE(done, last);

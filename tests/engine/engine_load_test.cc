@@ -208,7 +208,7 @@ TEST_F(EngineLoadTest, ExpertsByLayer) {
   EngineOptions options;
   options.host_experts = 2;
   Start(std::move(options));
-  const int64_t bytes = engine_->weights().expert_layouts()[0].bytes;
+  const int64_t bytes = engine_->expert_files().layouts()[0].bytes;
   ASSERT_GT(bytes, 0);
   using Bits = std::vector<bool>;
   EXPECT_EQ(engine_->Load().resident[0], (Bits{true, true, false, false}));

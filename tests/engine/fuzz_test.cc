@@ -11,6 +11,7 @@
 #include <random>
 
 #include "engine/engine.h"
+#include "engine/expert_files.h"
 #include "engine/formats/checkpoint.h"
 #include "engine/models/model.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -54,7 +55,10 @@ class HostileFileTest : public testing::Test {
     absl::StatusOr<std::unique_ptr<WeightStore>> weights =
         WeightStore::Create(checkpoint->get(), model->get(), &device);
     if (!weights.ok()) return false;
-    return (*weights)->LoadDense(1, nullptr).ok();
+    const auto experts = ExpertFiles::Create(checkpoint->get(), (*weights)->table(),
+                                             (*model)->dims().num_hidden_layers);
+    WorkerPool pool(1);
+    return experts.ok() && (*weights)->LoadDense(&pool, nullptr).ok();
   }
 
   fs::path folder_;

@@ -34,8 +34,8 @@ class MemoryLimit : public testing::Test {
 TEST_F(MemoryLimit, WeightsThatDoNotFitAreRefusedAndTheExpertsThatDoAreNamed) {
   const auto engine = MakeEngine(Options("qwen3_moe", int64_t{1} << 30));
   const int64_t dense = engine->weights().dense_bytes(),
-                slot = engine->weights().expert_bytes() / engine->weights().num_experts(),
-                all = dense + engine->weights().expert_bytes();
+                slot = engine->expert_files().total_bytes() / engine->expert_files().num_experts(),
+                all = dense + engine->expert_files().total_bytes();
   EXPECT_TRUE(Load(Options("qwen3_moe", all)).ok());
   ExpectRefused(Options("qwen3_moe", all - 1),
                 absl::StrCat("the weights need ", all, " bytes of memory, but ", all - 1,
@@ -87,7 +87,7 @@ TEST_F(MemoryLimit, AKvCacheOfNoGivenSizeTakesAQuarterOfWhatIsFree) {
 TEST_F(MemoryLimit, ActivationsAndStatesThatDoNotFitAreRefused) {
   const auto engine = MakeEngine(Options("qwen3_moe", int64_t{1} << 30));
   EngineOptions options =
-      Options("qwen3_moe", engine->weights().dense_bytes() + engine->weights().expert_bytes());
+      Options("qwen3_moe", engine->weights().dense_bytes() + engine->expert_files().total_bytes());
   options.scheduler.max_batch_tokens = 1 << 20;
   ExpectRefused(std::move(options), "a step of 1048576 tokens");
   // Eight f32 arrays as wide as the widest matrix that is not the vocabulary's: 96 here.

@@ -73,7 +73,7 @@ TEST_P(ExpertPlacementTest, TopKPlusOneSlotsWithRandomEvictionAndPoison) {
     const auto engine = MakeEngine(std::move(options));
     ExpectGolden(engine.get(), golden_);
     int64_t evictions = 0;
-    for (const ExpertCacheStats& stats : engine->Load().experts) evictions += stats.evictions;
+    for (const ExpertStats& stats : engine->Load().experts) evictions += stats.evictions;
     EXPECT_GT(evictions, 0);
   }
 }

@@ -15,6 +15,7 @@
 #include "engine/chat/output_parser.h"
 #include "engine/chat/tool_format.h"
 #include "engine/convert/importance_matrix.h"
+#include "engine/expert_files.h"
 #include "engine/formats/gguf.h"
 #include "engine/formats/json.h"
 #include "engine/formats/safetensors.h"
@@ -59,12 +60,16 @@ void Load(const Checkpoint& checkpoint) {
   if (!model.ok()) return;
   HostDevice device;
   const auto weights = WeightStore::Create(&checkpoint, model->get(), &device);
-  if (!weights.ok() || !(*weights)->LoadDense(1, nullptr).ok()) return;
-  const std::vector<ExpertLayout>& layouts = (*weights)->expert_layouts();
+  WorkerPool pool(1);
+  if (!weights.ok() || !(*weights)->LoadDense(&pool, nullptr).ok()) return;
+  const auto experts =
+      ExpertFiles::Create(&checkpoint, (*weights)->table(), (*model)->dims().num_hidden_layers);
+  if (!experts.ok()) return;
+  const std::vector<ExpertLayout>& layouts = (*experts)->layouts();
   for (size_t l = 0; l < layouts.size(); ++l) {
     if (layouts[l].bytes == 0) continue;
     std::vector<char> slot(static_cast<size_t>(layouts[l].bytes));
-    (void)(*weights)->Read({static_cast<int>(l), 0}, slot.data(), layouts[l].bytes);
+    (void)(*experts)->ReadWhole({static_cast<int>(l), 0}, slot.data());
     break;
   }
 }

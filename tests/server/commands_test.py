@@ -95,7 +95,7 @@ class Flags(Case):
         generate = ("generate", MODEL, "--prompt", "abc")
         for flags, part in [(("--threads", "-1"), "-1"), (("--block-size", "0"), "block"), (("--context", "-1"), "-1"),
                             (("--max-batch-tokens", "0"), "max_batch_tokens = 0"), (("--max-num-seqs", "0"), "max_num_seqs = 0"),
-                            (("--max-waiting", "0"), "max_waiting = 0"), (("--host-experts", "0"), "1 to 4"), (("--host-experts", "5"), "num_experts = 4"),
+                            (("--max-waiting", "0"), "max_waiting = 0"), (("--host-experts", "0"), "1 to num_experts = 4"), (("--host-experts", "5"), "num_experts = 4"),
                             (("--expert-policy", "fifo"), "lru"), (("--mla", "dense"), "absorbed and plain"),
                             (("--exact", "--activations", "int8"), "contradict"), (("--kv-tokens", "-1"), "kv_tokens = -1"),
                             (("--context", "2"), "2"), (("--top-p", "0"), "top_p"), (("--top-k", "-1"), "top_k"),

@@ -85,7 +85,7 @@ TEST_F(ControlTest, TheModelByValue) {
   EXPECT_EQ(info.max_context(), 100);
   EXPECT_EQ(info.kv_cache_bytes(), 160 * 256);  // two layers of a key and a value of 16 floats
   EXPECT_EQ(info.weight_bytes(),
-            engine_->weights().dense_bytes() + engine_->weights().expert_bytes());
+            engine_->weights().dense_bytes() + engine_->expert_files().total_bytes());
   EXPECT_GT(info.weight_bytes(), engine_->weights().dense_bytes());
   EXPECT_TRUE(info.has_tokenizer());
   EXPECT_TRUE(info.has_chat_template());
@@ -164,7 +164,7 @@ TEST_F(ControlTest, TheExpertMapByValue) {
   options.host_experts = 2;
   Start(std::move(options));
   Serve();
-  const int64_t bytes = engine_->weights().expert_layouts()[0].bytes;
+  const int64_t bytes = engine_->expert_files().layouts()[0].bytes;
   v1::ScoreRequest request;
   request.set_text("a");
   v1::ScoreResponse scored;

@@ -186,6 +186,7 @@ class FakeOps : public DenseOps {
   void MarkFaults(const TensorView& x, float limit, int32_t code,
                   const TensorView& faults) override;
   void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
+  void ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
 
  private:
   std::unique_ptr<DenseOps> inner_;
@@ -323,6 +324,11 @@ void FakeOps::Clamp(const TensorView& x, float limit) {
 void FakeOps::MarkFaults(const TensorView& x, float limit, int32_t code, const TensorView& faults) {
   queues_->Enqueue(Queue::kCompute,
                    [=, this] { inner_->MarkFaults(Real(x), limit, code, Real(faults)); });
+}
+
+void FakeOps::ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) {
+  queues_->Enqueue(Queue::kCompute,
+                   [=, this] { inner_->ScatterRows(Real(x), Real(rows), Real(out)); });
 }
 
 void FakeOps::GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) {

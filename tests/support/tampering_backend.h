@@ -126,6 +126,10 @@ class TamperingOps : public DenseOps {
                   const TensorView& faults) override {
     inner_->MarkFaults(x, limit, code, faults);
   }
+  void ScatterRows(const TensorView& x, const TensorView& rows, const TensorView& out) override {
+    inner_->ScatterRows(x, rows, out);
+    Visit("ScatterRows.out", out);
+  }
   void GatherRows(const TensorView& x, const TensorView& rows, const TensorView& out) override {
     inner_->GatherRows(x, rows, out);
     Visit("GatherRows.out", out);

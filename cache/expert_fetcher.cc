@@ -400,17 +400,13 @@ void ExpertFetcher::UpdateBooks(SlotId slot) {
   Residency* books = tier_.residency();
   const FetchPtr fetch = fetch_of_[static_cast<size_t>(slot)];
   const SlotState state = books->StateOf(slot);
-  const auto leave = [&] {
-    fetch_of_[static_cast<size_t>(slot)] = nullptr;
-    filling_.erase(std::find(filling_.begin(), filling_.end(), slot));
-  };
   if (fetch->over) {
     if (state == SlotState::kFilling || state == SlotState::kHalf) {
       books->Arrived(slot, SlotState::kFailed);
     }
     if (fetch->permuting > 0 || books->InUse(slot)) return;
     books->Arrived(slot, SlotState::kFree);
-    leave();
+    Leave(slot);
     tier_.ReleaseMemory();
     return;
   }
@@ -420,10 +416,15 @@ void ExpertFetcher::UpdateBooks(SlotId slot) {
   if (ready) {
     bytes_arrived_[static_cast<size_t>(fetch->id.layer)] += tier_.layout(fetch->id.layer).bytes;
     books->Arrived(slot, SlotState::kReady);
-    leave();
+    Leave(slot);
   } else if (half && state != SlotState::kHalf) {
     books->Arrived(slot, SlotState::kHalf);
   }
+}
+
+void ExpertFetcher::Leave(SlotId slot) {
+  fetch_of_[static_cast<size_t>(slot)] = nullptr;
+  filling_.erase(std::find(filling_.begin(), filling_.end(), slot));
 }
 
 void ExpertFetcher::ReleaseUse(Use* use) {

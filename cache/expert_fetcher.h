@@ -156,6 +156,8 @@ class ExpertFetcher : public ExpertFeed {
   void DropPieces(const Fetch* fetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What has happened in the slot, into the books.
   void UpdateBooks(SlotId slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing is on its way into the slot any more.
+  void Leave(SlotId slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReleaseUse(Use* use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ClaimSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CancelPrefetch(Fetch* fetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

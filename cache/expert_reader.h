@@ -78,7 +78,7 @@ class ExpertReader {
 // INVALID_ARGUMENT names the known ones, UNAVAILABLE says why one does not work here,
 // RESOURCE_EXHAUSTED without memory.
 absl::StatusOr<std::unique_ptr<ExpertReader>> MakeExpertReader(absl::string_view name,
-                                                               ReaderOptions options);
+                                                               const ReaderOptions& options);
 
 }  // namespace thermocline
 

@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(absl::string_
 }
 
 absl::StatusOr<std::unique_ptr<ExpertReader>> MakeExpertReader(absl::string_view name,
-                                                               ReaderOptions options) {
+                                                               const ReaderOptions& options) {
   std::string known = "auto";
   for (const ReaderEntry& entry : kReaders) {
     absl::StrAppend(&known, ", ", entry.name);

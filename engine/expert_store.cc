@@ -92,7 +92,7 @@ absl::Status ExpertStore::Initialize() {
     reader.depth = options_.read_depth;
     reader.max_piece_bytes = std::max<int64_t>(1, files_->max_piece_bytes());
     reader.on_landed = std::move(on_landed);
-    return MakeExpertReader(options_.reader, std::move(reader));
+    return MakeExpertReader(options_.reader, reader);
   };
   absl::StatusOr<std::unique_ptr<ExpertFetcher>> made = ExpertFetcher::Create(fetcher);
   if (!made.ok()) return made.status();

@@ -247,10 +247,48 @@ class InFlight {
   int64_t lost_ = 0, computed_ = 0;
 };
 
+// Ends the program when nothing moves for a while: what stands still would otherwise say nothing.
+class Watchdog {
+ public:
+  explicit Watchdog(const std::string* what)
+      : thread_([this, what] {
+          const MutexLock lock(&mutex_);
+          for (int64_t seen = -1; !over_;) {
+            if (!changed_.WaitFor(&mutex_, std::chrono::seconds(20)) && !over_) {
+              TC_CHECK(seen != progress_) << "stands still: " << *what;
+            }
+            seen = progress_;
+          }
+        }) {}
+  ~Watchdog() {
+    {
+      const MutexLock lock(&mutex_);
+      over_ = true;
+      changed_.NotifyAll();
+    }
+    thread_.join();
+  }
+  void Progress() {
+    const MutexLock lock(&mutex_);
+    ++progress_;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::thread thread_;
+};
+
 void RunCases(const std::vector<Case>& cases) {
   int64_t lost = 0, computed = 0;
+  std::string what;
+  Watchdog watchdog(&what);
   for (const Case& c : cases) {
     SCOPED_TRACE(c.Name());
+    watchdog.Progress();
+    what = c.Name();
     InFlight run(c);
     run.Run();
     lost += run.lost();

@@ -111,7 +111,6 @@ std::optional<SlotId> Residency::Claim(ExpertId id, Claimant who) {
   SizeClass& size = classes_[Index(layer.size_class)];
   TC_CHECK(layer.slot_of[Index(id.expert)] == kNoSlot);
   Shrink(&size);
-  if (size.here > size.target) return std::nullopt;  // what comes free goes
   const bool within = num_held(id.layer) < layer.quota;
   const bool has_none = layer.slots.empty();
   std::optional<SlotId> slot;

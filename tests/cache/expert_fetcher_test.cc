@@ -83,6 +83,8 @@ struct Case {
   int steps = 4;
   std::string backend = "cpu";
   bool resize = true;
+  bool wrong_guesses = false;  // before every layer experts of it are read ahead, most in vain
+  int never = 150;             // FakeReaderOptions
 
   std::string Name() const {
     return absl::StrCat(backend, ", seed ", seed, ", ", workers, " workers, ", slots, " slots, ",
@@ -112,6 +114,7 @@ class InFlight {
       reader.seed = c.seed * 77 + 1;
       reader.depth = c.staging;
       reader.errors = c.errors;
+      reader.never = c.never;
       reader.buffer_bytes = kPieceBytes;
       reader.read = &FakeSource::Read;
       return absl::StatusOr<std::unique_ptr<ExpertReader>>(
@@ -127,6 +130,11 @@ class InFlight {
       for (int layer = 0; layer < case_.layers; ++layer) {
         if (random_() % 8 == 0) fetcher_->CancelPrefetches();
         if (case_.resize && random_() % 6 == 0) Resize();
+        if (case_.wrong_guesses) {
+          Prefetch(layer);
+          std::this_thread::sleep_for(std::chrono::microseconds(random_() % 100));
+          fetcher_->Tend();
+        }
         RunLayer(layer, tokens);
         Prefetch((layer + 1) % case_.layers);
         for (uint64_t n = random_() % 3; n > 0; --n) fetcher_->Tend();  // dense work in between
@@ -330,6 +338,38 @@ TEST(ExpertFetcher, ReadsThatFailHangOrComeBackWrongEndInZerosAndNothingStandsSt
       c.layers = 1 + static_cast<int>(seed % 3);
       cases.push_back(c);
     }
+  }
+  RunCases(cases);
+}
+
+// Prefetches hold all slots, some half there, when the step comes and wants others.
+TEST(ExpertFetcher, WrongGuessesGiveWayToTheStep) {
+  std::vector<Case> cases;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    Case c;
+    c.seed = seed;
+    c.wrong_guesses = true;
+    c.slots = 1 + static_cast<int>(seed % 3);
+    c.staging = 2 + static_cast<int>(seed % 4);
+    c.layers = 1 + static_cast<int>(seed % 2);
+    c.steps = 8;
+    cases.push_back(c);
+  }
+  RunCases(cases);
+}
+
+// All of staging may be held by reads that hang.
+TEST(ExpertFetcher, ReadsThatNeverLandHoldNothingUpForEver) {
+  std::vector<Case> cases;
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    Case c;
+    c.seed = seed;
+    c.errors = 100;
+    c.never = 700;
+    c.staging = 1 + static_cast<int>(seed % 2);
+    c.slots = 1 + static_cast<int>(seed % 4);
+    c.layers = 1;
+    cases.push_back(c);
   }
   RunCases(cases);
 }

@@ -21,7 +21,8 @@ namespace thermocline {
 struct FakeReaderOptions {
   uint64_t seed = 1;
   int depth = 4;
-  int errors = 0;  // of a thousand reads: errors, and a share of them wrong bytes and hung reads
+  int errors = 0;   // of a thousand reads: errors, and a share of them wrong bytes and hung reads
+  int never = 150;  // of a thousand late reads: those that do not land before they are stopped
   int64_t buffer_bytes = 0;
   // Writes the stored bytes of a range.
   std::function<void(const FileRange&, char*)> read;
@@ -159,8 +160,8 @@ class FakeReader : public ExpertReader {
     const int errors = stop_ ? 0 : options_.errors;
     if (errors > 0 && !read.hung && Chance(1 + errors / 8)) {  // late, or never until Stop
       read.hung = true;
-      read.due = Now() + (Chance(850) ? std::chrono::microseconds(random_() % 12000)
-                                      : std::chrono::microseconds(3'600'000'000));
+      read.due = Now() + (Chance(options_.never) ? std::chrono::microseconds(3'600'000'000)
+                                                 : std::chrono::microseconds(random_() % 12000));
       return false;
     }
     Landed landed;

@@ -166,7 +166,7 @@ class Commands(unittest.TestCase):
                 (("generate", "--prompt", "a", "--activations", "int4"), "f32 and int8"),
                 (("generate", "--prompt", "a", "--temperature", "-1"), "temperature = -1"),
                 (("generate",), "--prompt and --tokens"),
-                (("generate", "--prompt", "a", "--host-experts", "0"), "1 to 24"),
+                (("generate", "--prompt", "a", "--host-experts", "0"), "1 to num_experts = 24"),
                 (("generate", "--prompt", "a", "--cpu-isa", "sse9"), "sse9"),
                 (("generate", "--prompt", "a", "--context", "99999"), "1 to 8192"),
                 (("render", "/nowhere.jinja", "--file", "/nowhere"), "/nowhere.jinja"),

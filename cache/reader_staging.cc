@@ -48,11 +48,8 @@ StagedRead* ReaderStaging::Take(const ReadPiece& piece, ReadTicket ticket) {
 }
 
 void ReaderStaging::Plan(StagedRead* read, bool buffered) const {
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory_.data());
-  char* buffer = static_cast<char*>(memory_.data()) +
-                 (RoundUp(static_cast<int64_t>(begin % kPageBytes), kPageBytes) -
-                  static_cast<int64_t>(begin % kPageBytes)) +
-                 read->buffer * buffer_bytes_;
+  const int64_t begin = RoundUp(reinterpret_cast<intptr_t>(memory_.data()), kPageBytes);
+  char* buffer = reinterpret_cast<char*>(begin) + read->buffer * buffer_bytes_;
   read->ranges.clear();
   for (int i = 0; i < read->piece.num_ranges; ++i) {
     const FileRange& range = read->piece.ranges[static_cast<size_t>(i)];
@@ -101,6 +98,14 @@ std::optional<Landed> ReaderStaging::TakeLanded() {
   Landed landed = std::move(landed_.front());
   landed_.pop_front();
   return landed;
+}
+
+std::string StagedReader::DescribeAs(absl::string_view how) const {
+  bool direct = true;
+  for (const ReadFile& file : options_.files) direct &= file.direct_fd >= 0;
+  return absl::StrCat(how, ", ", options_.depth, " reads at once, ",
+                      direct ? "past the page cache"
+                             : "through the page cache, since the file system refuses O_DIRECT");
 }
 
 absl::Status ReaderStaging::Error(const StagedRead& read, const RangeRead& range, int error) const {

@@ -2,6 +2,7 @@
 #ifndef THERMOCLINE_CACHE_READER_STAGING_H_
 #define THERMOCLINE_CACHE_READER_STAGING_H_
 
+#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
@@ -43,7 +44,6 @@ class ReaderStaging {
   static absl::StatusOr<std::unique_ptr<ReaderStaging>> Create(const ReaderOptions& options);
 
   int64_t bytes() const { return memory_.bytes(); }
-  char* data() const { return static_cast<char*>(memory_.data()); }
   int num_free() const;
   // Takes a buffer for the piece; there must be one. The read stays where it is until GiveBack.
   StagedRead* Take(const ReadPiece& piece, ReadTicket ticket);
@@ -68,6 +68,26 @@ class ReaderStaging {
   std::vector<int> free_ ABSL_GUARDED_BY(mutex_);
   std::map<ReadTicket, StagedRead> reads_ ABSL_GUARDED_BY(mutex_);
   std::deque<Landed> landed_ ABSL_GUARDED_BY(mutex_);
+};
+
+// What readers with staging buffers have in common.
+class StagedReader : public ExpertReader {
+ public:
+  bool CanStart() const override { return num_free() > 0; }
+  int num_free() const override { return staging_->num_free(); }
+  void GiveBack(ReadTicket ticket) override { staging_->GiveBack(ticket); }
+  std::optional<Landed> TakeLanded() override { return staging_->TakeLanded(); }
+  int64_t bytes_read() const override { return bytes_read_.load(); }
+  int64_t staging_bytes() const override { return staging_->bytes(); }
+
+ protected:
+  StagedReader(ReaderOptions options, std::unique_ptr<ReaderStaging> staging)
+      : options_(std::move(options)), staging_(std::move(staging)) {}
+  std::string DescribeAs(absl::string_view how) const;
+
+  const ReaderOptions options_;
+  std::unique_ptr<ReaderStaging> staging_;
+  std::atomic<int64_t> bytes_read_{0};
 };
 
 // Constructors, for cache/registry.cc.

@@ -3,26 +3,22 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "cache/reader_staging.h"
 
 namespace thermocline {
 namespace {
 
-class ThreadsReader : public ExpertReader {
+class ThreadsReader : public StagedReader {
  public:
   ThreadsReader(ReaderOptions options, std::unique_ptr<ReaderStaging> staging)
-      : options_(std::move(options)), staging_(std::move(staging)) {
+      : StagedReader(std::move(options), std::move(staging)) {
     for (int i = 0; i < options_.depth; ++i) threads_.emplace_back([this] { Loop(); });
   }
   ~ThreadsReader() override { (void)Stop(3600.0); }
 
-  bool CanStart() const override { return staging_->num_free() > 0; }
-  int num_free() const override { return staging_->num_free(); }
   void Start(const ReadPiece& piece, ReadTicket ticket) override {
     staging_->Take(piece, ticket);
     const MutexLock lock(&mutex_);
@@ -38,8 +34,6 @@ class ThreadsReader : public ExpertReader {
     queue_.push_front(ticket);
     work_.NotifyOne();
   }
-  void GiveBack(ReadTicket ticket) override { staging_->GiveBack(ticket); }
-  std::optional<Landed> TakeLanded() override { return staging_->TakeLanded(); }
   void Nudge() override {
     const MutexLock lock(&mutex_);
     nudged_ = true;
@@ -64,15 +58,7 @@ class ThreadsReader : public ExpertReader {
     return true;
   }
 
-  int64_t bytes_read() const override { return bytes_read_.load(); }
-  int64_t staging_bytes() const override { return staging_->bytes(); }
-  std::string Describe() const override {
-    bool direct = true;
-    for (const ReadFile& file : options_.files) direct &= file.direct_fd >= 0;
-    return absl::StrCat("threads with pread, ", options_.depth, " reads at once, ",
-                        direct ? "past the page cache"
-                               : "through the page cache, since the file system refuses O_DIRECT");
-  }
+  std::string Describe() const override { return DescribeAs("threads with pread"); }
 
  private:
   void Loop() {
@@ -130,9 +116,6 @@ class ThreadsReader : public ExpertReader {
     return absl::OkStatus();
   }
 
-  const ReaderOptions options_;
-  std::unique_ptr<ReaderStaging> staging_;
-  std::atomic<int64_t> bytes_read_{0};
   Mutex mutex_;
   CondVar work_, idle_;
   std::deque<ReadTicket> queue_ ABSL_GUARDED_BY(mutex_);

@@ -5,7 +5,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <thread>
@@ -16,14 +15,14 @@
 namespace thermocline {
 namespace {
 
-constexpr uint64_t kWake =
-    0;  // user data of the read of the eventfd; others are tickets and ranges
+// User data of the read of the eventfd; others are tickets and ranges.
+constexpr uint64_t kWake = 0;
 
-class UringReader : public ExpertReader {
+class UringReader : public StagedReader {
  public:
   UringReader(ReaderOptions options, std::unique_ptr<ReaderStaging> staging, const io_uring& ring,
               int wake_fd)
-      : options_(std::move(options)), staging_(std::move(staging)), ring_(ring), wake_fd_(wake_fd) {
+      : StagedReader(std::move(options), std::move(staging)), ring_(ring), wake_fd_(wake_fd) {
     thread_ = std::thread([this] { Loop(); });
   }
   ~UringReader() override {
@@ -32,8 +31,6 @@ class UringReader : public ExpertReader {
     close(wake_fd_);
   }
 
-  bool CanStart() const override { return staging_->num_free() > 0; }
-  int num_free() const override { return staging_->num_free(); }
   void Start(const ReadPiece& piece, ReadTicket ticket) override {
     staging_->Take(piece, ticket);
     Post(ticket);
@@ -41,8 +38,6 @@ class UringReader : public ExpertReader {
   // What is queued here has been submitted, or is about to be.
   void Cancel(ReadTicket) override {}
   void Again(ReadTicket ticket) override { Post(ticket); }
-  void GiveBack(ReadTicket ticket) override { staging_->GiveBack(ticket); }
-  std::optional<Landed> TakeLanded() override { return staging_->TakeLanded(); }
   void Nudge() override {
     const MutexLock lock(&mutex_);
     nudged_ = true;
@@ -66,15 +61,7 @@ class UringReader : public ExpertReader {
     return true;
   }
 
-  int64_t bytes_read() const override { return bytes_read_.load(); }
-  int64_t staging_bytes() const override { return staging_->bytes(); }
-  std::string Describe() const override {
-    bool direct = true;
-    for (const ReadFile& file : options_.files) direct &= file.direct_fd >= 0;
-    return absl::StrCat("io_uring, ", options_.depth, " reads at once, ",
-                        direct ? "past the page cache"
-                               : "through the page cache, since the file system refuses O_DIRECT");
-  }
+  std::string Describe() const override { return DescribeAs("io_uring"); }
 
  private:
   // Reads under way, by the thread.
@@ -184,9 +171,6 @@ class UringReader : public ExpertReader {
     idle_.NotifyAll();
   }
 
-  const ReaderOptions options_;
-  std::unique_ptr<ReaderStaging> staging_;
-  std::atomic<int64_t> bytes_read_{0};
   // The thread's.
   io_uring ring_;
   const int wake_fd_;

@@ -252,21 +252,30 @@ ReadPiece ExpertFiles::PieceOf(ExpertId id, int32_t index) const {
   piece.expert = id;
   piece.index = index;
   piece.part = group.part;
-  const int64_t base = slice.block * slice.stored_rows;
-  if (slice.transposed) {  // [cols, stored_rows], whole
-    piece.num_ranges = RangesOf(*slice.tensor, slice.block * slice.cols, slice.cols,
-                                slice.stored_rows, &piece.ranges);
-    return piece;
-  }
-  const int64_t first = (index - group.first_piece) * group.rows_per_piece,
-                count = std::min(group.rows_per_piece, slice.rows - first);
-  // Of one matrix from its first row on; of two in turns all rows of both.
-  const int64_t begin =
-      base + (group.num_matrices == 2 ? first * slice.step : slice.first + first * slice.step);
-  const int64_t stored =
-      group.num_matrices == 2 ? count * slice.step : (count - 1) * slice.step + 1;
-  piece.num_ranges = RangesOf(*slice.tensor, begin, stored, slice.cols, &piece.ranges);
+  const PieceRows rows = RowsOfPiece(group, index);
+  piece.num_ranges = RangesOf(*slice.tensor, rows.stored_first, rows.stored_count, rows.stored_cols,
+                              &piece.ranges);
   return piece;
+}
+
+ExpertFiles::PieceRows ExpertFiles::RowsOfPiece(const Group& group, int32_t piece) {
+  const ExpertSlice& slice = group.slices[0];
+  PieceRows rows;
+  rows.first = (piece - group.first_piece) * group.rows_per_piece;
+  rows.count = std::min(group.rows_per_piece, slice.rows - rows.first);
+  if (slice.transposed) {  // [cols, stored_rows], whole
+    rows.stored_first = slice.block * slice.cols;
+    rows.stored_count = slice.cols;
+    rows.stored_cols = slice.stored_rows;
+    return rows;
+  }
+  // Of one matrix from its first row on; of two in turns all rows of both.
+  const bool in_turns = group.num_matrices == 2;
+  rows.stored_first =
+      slice.block * slice.stored_rows + (in_turns ? 0 : slice.first) + rows.first * slice.step;
+  rows.stored_count = in_turns ? rows.count * slice.step : (rows.count - 1) * slice.step + 1;
+  rows.stored_cols = slice.cols;
+  return rows;
 }
 
 absl::Status ExpertFiles::Verify(const ReadPiece& piece, const std::array<const char*, 2>& bytes) {
@@ -303,17 +312,16 @@ absl::Status ExpertFiles::Arrive(const ReadPiece& piece, const std::array<const 
   const ExpertSlice& head = group.slices[0];
   const TensorInfo& tensor = *head.tensor;
   static thread_local std::vector<uint8_t> decoded, chosen;
-  const int64_t first = (piece.index - group.first_piece) * group.rows_per_piece,
-                count = std::min(group.rows_per_piece, head.rows - first);
+  const PieceRows held = RowsOfPiece(group, piece.index);
+  const uint8_t* stored =
+      RowsOf(tensor, held.stored_first, held.stored_count, held.stored_cols, bytes, &decoded);
   const auto pack = [&](int i, const uint8_t* rows) {
     const ExpertLayout::Matrix& place = group.places[static_cast<size_t>(i)];
-    PackRows(place.dtype, rows, count, place.cols,
+    PackRows(place.dtype, rows, held.count, place.cols,
              reinterpret_cast<uint8_t*>(slot) + place.offset +
-                 PackedBytes(place.dtype, first, place.cols));
+                 PackedBytes(place.dtype, held.first, place.cols));
   };
   if (head.transposed) {
-    const uint8_t* stored =
-        RowsOf(tensor, head.block * head.cols, head.cols, head.stored_rows, bytes, &decoded);
     for (int i = 0; i < group.num_matrices; ++i) {
       const ExpertSlice& slice = group.slices[static_cast<size_t>(i)];
       chosen.resize(static_cast<size_t>(slice.bytes()));
@@ -324,18 +332,14 @@ absl::Status ExpertFiles::Arrive(const ReadPiece& piece, const std::array<const 
   }
   const bool in_turns = group.num_matrices == 2;
   const int64_t row_bytes = BytesOf(tensor.dtype, head.cols);
-  const int64_t begin = head.block * head.stored_rows +
-                        (in_turns ? first * head.step : head.first + first * head.step);
-  const int64_t num_stored = in_turns ? count * head.step : (count - 1) * head.step + 1;
-  const uint8_t* stored = RowsOf(tensor, begin, num_stored, head.cols, bytes, &decoded);
   for (int i = 0; i < group.num_matrices; ++i) {
     const ExpertSlice& slice = group.slices[static_cast<size_t>(i)];
     if (slice.step == 1) {
       pack(i, stored);
       continue;
     }
-    chosen.resize(static_cast<size_t>(count * row_bytes));
-    for (int64_t r = 0; r < count; ++r) {
+    chosen.resize(static_cast<size_t>(held.count * row_bytes));
+    for (int64_t r = 0; r < held.count; ++r) {
       std::memcpy(&chosen[static_cast<size_t>(r * row_bytes)],
                   stored + ((in_turns ? slice.first : 0) + r * slice.step) * row_bytes,
                   static_cast<size_t>(row_bytes));

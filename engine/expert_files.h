@@ -73,6 +73,13 @@ class ExpertFiles : public ExpertSource {
   absl::Status AddLayer(const ExpertLayer& layer);
   static void Plan(Expert* expert, const std::array<ExpertSlice, 3>& slices,
                    const ExpertLayout& layout);
+  // What a piece of a group holds.
+  struct PieceRows {
+    int64_t first = 0, count = 0;                // of each matrix
+    int64_t stored_first = 0, stored_count = 0;  // of the whole tensor
+    int64_t stored_cols = 0;
+  };
+  static PieceRows RowsOfPiece(const Group& group, int32_t piece);
   const Expert& At(ExpertId id) const;
   const Group& GroupOf(const Expert& expert, int32_t piece) const;
   // Compares what has come with what came the first time.

@@ -117,7 +117,6 @@ void ExpertRunner::AddWork(const Tier& tier, int32_t expert, Share* share) {
 
 void ExpertRunner::Start(Activation activation, const TensorView& out) {
   out_ = out;
-  activation_ = activation;
   for (Share* share : {&on_host_, &on_device_}) {
     share->batch = {WeightsIn(layout(), nullptr), activation, x_, out};
     if (share->direct) continue;

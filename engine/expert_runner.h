@@ -85,7 +85,6 @@ class ExpertRunner {
   int layer_ = 0;
   TensorView x_, out_;
   int64_t top_k_ = 1;
-  Activation activation_ = Activation::kSilu;
   std::vector<char> host_x_;  // x, where the dense memory is not the host's
   std::vector<int32_t> rows_, out_rows_, tokens_per_expert_, first_;
   std::vector<int32_t> in_order_;  // 0, 1, 2, ...

@@ -83,6 +83,11 @@ class ExpertFetcher : public ExpertFeed {
   absl::Status first_failure();
   // Nothing is on its way.
   bool idle() const { return !busy_; }
+  // Experts on their way, those that wait for a slot not counted.
+  int num_filling() {
+    const MutexLock lock(&mutex_);
+    return static_cast<int>(filling_.size());
+  }
   // Experts that came in whole since the start.
   int64_t bytes_arrived(int layer) const { return bytes_arrived_[static_cast<size_t>(layer)]; }
 

@@ -3,7 +3,9 @@
 #define THERMOCLINE_CACHE_EXPERT_LAYOUT_H_
 
 #include <cstdint>
+#include <vector>
 
+#include "absl/types/span.h"
 #include "kernels/expert_ops.h"
 
 namespace thermocline {
@@ -35,6 +37,21 @@ inline ExpertWeights WeightsIn(const ExpertLayout& layout, void* slot) {
   weights.down = view(layout.down);
   return weights;
 }
+
+// Layers whose experts are equally large: their slots are interchangeable.
+struct SizeClass {
+  int64_t slot_bytes = 0;
+  std::vector<int> layers;
+};
+// By ascending size; layers without experts are in none.
+std::vector<SizeClass> SizeClassesOf(absl::Span<const ExpertLayout> layouts);
+
+// The same number of slots for each layer, by size class.
+std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_layer);
+
+// As many slots of each class as fit into `bytes`, in equal shares of the classes' experts, and at
+// most all of them; at least one of each, whether it fits or not.
+std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, int num_experts, int64_t bytes);
 
 }  // namespace thermocline
 

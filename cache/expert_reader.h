@@ -30,9 +30,9 @@ struct Landed {
 
 // A file as readers want it.
 struct ReadFile {
-  std::string path;    // for messages
-  int fd = -1;         // buffered
-  int direct_fd = -1;  // O_DIRECT; -1: refused, reads are buffered and dropped from the page cache
+  std::string path;       // for messages
+  int fd = -1;            // buffered
+  int direct_fd = -1;     // O_DIRECT; -1: refused or not wanted
   int64_t alignment = 1;  // of offsets, lengths and memory for direct_fd
 };
 
@@ -40,6 +40,7 @@ struct ReaderOptions {
   std::vector<ReadFile> files;  // descriptors stay open while the reader lives
   int depth = 8;                // reads under way at once, and staging buffers
   int64_t max_piece_bytes = 1 << 20;
+  bool keep_cached = false;  // what is not read directly stays in the page cache
   // Called after something has landed, or a Nudge, by the threads of the reader.
   std::function<void(bool landed)> on_landed;
 };

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
@@ -13,26 +12,19 @@ namespace thermocline {
 namespace {
 
 constexpr int64_t kPageBytes = 4096;
-constexpr int64_t kLineBytes = 64;
-
-// Large slots begin at pages, so that the memory of one can go back to the system.
-int64_t SlotBytes(int64_t expert_bytes) {
-  const int64_t unit = expert_bytes >= 16 * kPageBytes ? kPageBytes : kLineBytes;
-  return (expert_bytes + unit - 1) / unit * unit;
-}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ExpertTier>> ExpertTier::Create(const Options& options) {
   std::unique_ptr<ExpertTier> tier(new ExpertTier(options));
-  const bool has_experts = std::any_of(options.layouts.begin(), options.layouts.end(),
-                                       [](const ExpertLayout& layout) { return layout.bytes > 0; });
-  if (!has_experts) {
-    // A dense model: a tier without slots.
-  } else if (options.slots_per_layer < 1 || options.slots_per_layer > options.num_experts) {
-    return absl::InvalidArgumentError(absl::StrCat(options.slots_per_layer,
-                                                   " expert slots a layer, but 1 to ",
-                                                   options.num_experts, " are allowed"));
+  const std::vector<SizeClass>& classes = tier->classes_;  // none: a tier without slots
+  TC_CHECK(options.slots.size() == classes.size());
+  for (size_t c = 0; c < classes.size(); ++c) {
+    const int most = static_cast<int>(classes[c].layers.size()) * options.num_experts;
+    if (options.slots[c] >= 1 && options.slots[c] <= most) continue;
+    return absl::InvalidArgumentError(absl::StrCat(options.slots[c], " expert slots for ",
+                                                   classes[c].layers.size(), " layers, but 1 to ",
+                                                   most, " are allowed"));
   }
   absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy = MakeEvictionPolicy(
       options.policy,
@@ -42,27 +34,18 @@ absl::StatusOr<std::unique_ptr<ExpertTier>> ExpertTier::Create(const Options& op
   Residency::Options books;
   books.num_experts = options.num_experts;
   books.policy = tier->policy_.get();
-  std::map<int64_t, int> class_of;  // by bytes of an expert
-  for (const ExpertLayout& layout : options.layouts) {
-    if (layout.bytes == 0) {
-      books.size_class.push_back(-1);
-      continue;
+  books.size_class.assign(options.layouts.size(), -1);
+  books.slots = options.slots;
+  for (size_t c = 0; c < classes.size(); ++c) {
+    for (const int layer : classes[c].layers) {
+      books.size_class[static_cast<size_t>(layer)] = static_cast<int>(c);
     }
-    const auto [it, is_new] = class_of.emplace(layout.bytes, static_cast<int>(class_of.size()));
-    if (is_new) books.slots.push_back(0);
-    books.size_class.push_back(it->second);
-    books.slots[static_cast<size_t>(it->second)] += options.slots_per_layer;
-  }
-  std::vector<int64_t> bytes(class_of.size());
-  for (const auto& [expert_bytes, size_class] : class_of) {
-    bytes[static_cast<size_t>(size_class)] = SlotBytes(expert_bytes);
-  }
-  for (size_t c = 0; c < bytes.size(); ++c) {
-    absl::StatusOr<Buffer> memory = options.device->Allocate(books.slots[c] * bytes[c]);
+    const int64_t bytes = classes[c].slot_bytes;
+    absl::StatusOr<Buffer> memory = options.device->Allocate(books.slots[c] * bytes);
     if (!memory.ok()) return memory.status();
     for (int i = 0; i < books.slots[c]; ++i) {
-      tier->addresses_.push_back(static_cast<char*>(memory->data()) + i * bytes[c]);
-      tier->slot_bytes_.push_back(bytes[c]);
+      tier->addresses_.push_back(static_cast<char*>(memory->data()) + i * bytes);
+      tier->slot_bytes_.push_back(bytes);
     }
     tier->memory_.push_back(*std::move(memory));
   }
@@ -87,6 +70,14 @@ void ExpertTier::Arm(SlotId slot, int gate_up, int down) {
   a->down_left.store(down, std::memory_order_relaxed);
 }
 
+void ExpertTier::Resize(int64_t bytes) {
+  const std::vector<int> slots = SlotsWithin(classes_, options_.num_experts, bytes);
+  for (size_t c = 0; c < slots.size(); ++c) {
+    residency_->Resize(static_cast<int>(c), std::min(slots[c], options_.slots[c]));
+  }
+  ReleaseMemory();
+}
+
 void ExpertTier::ReleaseMemory() {
   if (options_.device->memory_kind() == MemoryKind::kDevice) return;
   for (SlotId slot = 0; slot < residency_->num_slots(); ++slot) {
@@ -107,6 +98,14 @@ int64_t ExpertTier::resident_bytes() const {
     if (residency_->StateOf(slot) == SlotState::kReady) {
       bytes += layout(residency_->ExpertIn(slot).layer).bytes;
     }
+  }
+  return bytes;
+}
+
+int64_t ExpertTier::allowed_bytes() const {
+  int64_t bytes = 0;
+  for (size_t c = 0; c < classes_.size(); ++c) {
+    bytes += residency_->num_slots(static_cast<int>(c)) * classes_[c].slot_bytes;
   }
   return bytes;
 }

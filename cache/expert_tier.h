@@ -22,8 +22,8 @@ class ExpertTier {
     Device* device = nullptr;           // owns the memory; outlives the tier
     std::vector<ExpertLayout> layouts;  // [layer]
     int num_experts = 0;                // of every layer
-    // Slots of every size class for each of its layers; at least 1, at most num_experts.
-    int slots_per_layer = 0;
+    // Of each of SizeClassesOf(layouts); at least 1, at most num_experts for each of its layers.
+    std::vector<int> slots;
     std::string policy = "lru";
     uint64_t seed = 0;
     bool poison = false;  // fill slots with NaN patterns before they are filled (tests)
@@ -49,18 +49,26 @@ class ExpertTier {
   ExpertWeights Weights(SlotId slot) const;
   // A claimed slot, before anything is brought into it: `gate_up` and `down` pieces are to come.
   void Arm(SlotId slot, int gate_up, int down);
+  // The tier is to take no more than so many bytes of the memory it was made with, but for one slot
+  // of each size class; more again, if it is more. Slots go as they come free.
+  void Resize(int64_t bytes);
   // Hands the memory of slots that the books have given up back to the system.
   void ReleaseMemory();
 
   // Bytes of slots that hold an expert, whole.
   int64_t resident_bytes() const;
   int64_t allocated_bytes() const;
+  // Of the slots that may be used now.
+  int64_t allowed_bytes() const;
+  const std::vector<SizeClass>& size_classes() const { return classes_; }
   bool IsResident(ExpertId id) const { return residency_->StateOf(id) == SlotState::kReady; }
 
  private:
-  explicit ExpertTier(const Options& options) : options_(options) {}
+  explicit ExpertTier(const Options& options)
+      : options_(options), classes_(SizeClassesOf(options.layouts)) {}
 
   Options options_;
+  std::vector<SizeClass> classes_;
   std::unique_ptr<EvictionPolicy> policy_;
   std::unique_ptr<Residency> residency_;
   std::vector<Buffer> memory_;       // of each size class

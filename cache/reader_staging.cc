@@ -104,8 +104,10 @@ std::string StagedReader::DescribeAs(absl::string_view how) const {
   bool direct = true;
   for (const ReadFile& file : options_.files) direct &= file.direct_fd >= 0;
   return absl::StrCat(how, ", ", options_.depth, " reads at once, ",
-                      direct ? "past the page cache"
-                             : "through the page cache, since the file system refuses O_DIRECT");
+                      direct                 ? "past the page cache"
+                      : options_.keep_cached ? "through the page cache"
+                                             : "through the page cache, since the file system "
+                                               "refuses O_DIRECT");
 }
 
 absl::Status ReaderStaging::Error(const StagedRead& read, const RangeRead& range, int error) const {

@@ -111,7 +111,8 @@ class ThreadsReader : public StagedReader {
         range.done += got;
         bytes_read_.fetch_add(got, std::memory_order_relaxed);
       }
-      if (!range.direct) posix_fadvise(range.fd, range.offset, range.bytes, POSIX_FADV_DONTNEED);
+      if (!range.direct && !options_.keep_cached)
+        posix_fadvise(range.fd, range.offset, range.bytes, POSIX_FADV_DONTNEED);
     }
     return absl::OkStatus();
   }

@@ -123,7 +123,8 @@ class UringReader : public StagedReader {
         Submit(ticket, range_idx);
         return false;
       }
-      if (!range.direct) posix_fadvise(range.fd, range.offset, range.bytes, POSIX_FADV_DONTNEED);
+      if (!range.direct && !options_.keep_cached)
+        posix_fadvise(range.fd, range.offset, range.bytes, POSIX_FADV_DONTNEED);
     } else if (result == -EINVAL && range.direct) {
       flight.refused = true;
     } else {

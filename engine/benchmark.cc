@@ -165,7 +165,7 @@ class Bench {
     for (size_t i = 0; i < kNumStages; ++i) {
       row->stages[i] = (s.after.stage_seconds[i] - s.before.stage_seconds[i]) / steps;
     }
-    const WeightStore::DenseWork work = engine_->weights().dense_work();
+    const WeightStore::DenseWork work = engine_->weights().dense_work(engine_->dims());
     const double expert_bytes =
         static_cast<double>(s.after.expert_bytes_computed - s.before.expert_bytes_computed) / steps;
     row->bytes = static_cast<double>(work.body_bytes + work.head_bytes) + expert_bytes +

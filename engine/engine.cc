@@ -5,255 +5,50 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "engine/sampler.h"
-#include "kernels/host_memory_info.h"
 
 namespace thermocline {
 namespace {
 
-// KV memory when nobody says: room for many conversations, at most a quarter of what is free.
-constexpr int64_t kDefaultKvTokens = 65536;
+constexpr double kLookAtLimitsEvery = 0.25;  // seconds
+constexpr std::chrono::seconds kLookAtLimitsWhenIdle(1);
 
 double SteadySeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Models whose matrices are all F32 are computed in f32 unless told otherwise.
-bool IsF32Model(const Checkpoint& checkpoint) {
-  for (const auto& [name, tensor] : checkpoint.tensors()) {
-    if (tensor.shape.size() > 1 && tensor.dtype != DType::kF32) return false;
-  }
-  return true;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options) {
   std::unique_ptr<Engine> engine(new Engine(std::move(options)));
-  if (absl::Status s = engine->Initialize(); !s.ok()) return s;
+  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadModel(&engine->options_);
+  if (!loaded.ok()) return loaded.status();
+  engine->loaded_ = *std::move(loaded);
+  engine->scheduler_ =
+      std::make_unique<Scheduler>(engine->options_.scheduler, engine->loaded_->kv_pool.get());
+  engine->FollowMemoryLimits(engine->Now());
+  engine->PublishLoad();
   return engine;
 }
 
 Engine::Engine(EngineOptions options) : options_(std::move(options)) {
   if (!options_.now) options_.now = &SteadySeconds;
-  if (!options_.available_memory) {
-    options_.available_memory = [] { return AvailableMemoryBytes(); };
-  }
+  if (!options_.read_memory) options_.read_memory = [] { return ReadMemory(); };
   clock_ = std::make_unique<StageClock>(options_.now);
 }
 
 Engine::~Engine() { AbortAll(absl::UnavailableError("the server is stopping")); }
 
-absl::Status Engine::Initialize() {
-  if (options_.block_size < 1 || options_.block_size > 1024) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("block size = ", options_.block_size, ", but 1 to 1024 is allowed"));
-  }
-  if (options_.kv_tokens < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("kv_tokens = ", options_.kv_tokens, ", but 0 or more are allowed"));
-  }
-  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, int64_t>>{
-           {"max_batch_tokens", options_.scheduler.max_batch_tokens},
-           {"max_num_seqs", options_.scheduler.max_num_seqs},
-           {"max_waiting", options_.max_waiting}}) {
-    if (value >= 1) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, " = ", value, ", but at least 1 is needed"));
-  }
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model_path);
-  if (!checkpoint.ok()) return checkpoint.status();
-  checkpoint_ = *std::move(checkpoint);
-  absl::StatusOr<std::unique_ptr<Model>> model =
-      MakeModel(*checkpoint_, {.mla_form = options_.mla_form, .max_context = options_.max_context});
-  if (!model.ok()) return model.status();
-  model_ = *std::move(model);
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = TokenizerOf(*checkpoint_);
-  if (tokenizer.ok()) {
-    tokenizer_ = *std::move(tokenizer);
-  } else {
-    tokenizer_error_ = std::string(tokenizer.status().message());  // token ids still work
-  }
-  if (absl::Status s = CreateBackends(); !s.ok()) return s;
-  if (absl::Status s = LoadWeights(); !s.ok()) return s;
-  return CreateCaches();
-}
-
-absl::Status Engine::CreateBackends() {
-  const bool f32 = IsF32Model(*checkpoint_);
-  options_.backend_options.activations =
-      options_.activations.value_or(f32 ? Activations::kF32 : Activations::kInt8);
-  kv_dtype_ = options_.kv_dtype.value_or(f32 ? DType::kF32 : DType::kF16);
-  absl::StatusOr<std::unique_ptr<WorkerPool>> pool =
-      WorkerPool::Create(options_.num_threads, options_.pin_threads);
-  if (!pool.ok()) return pool.status();
-  pool_ = *std::move(pool);
-  absl::StatusOr<std::unique_ptr<Backend>> host =
-      MakeBackend(options_.backend, pool_.get(), options_.backend_options);
-  if (!host.ok()) return host.status();
-  host_backend_ = *std::move(host);
-  other_dense_backend_ = std::move(options_.dense_backend);
-  device_backend_ = std::move(options_.device_backend);
-  dense_backend_ =
-      other_dense_backend_ != nullptr ? other_dense_backend_.get() : host_backend_.get();
-  return absl::OkStatus();
-}
-
-absl::Status Engine::LoadWeights() {
-  absl::StatusOr<std::unique_ptr<WeightStore>> weights =
-      WeightStore::Create(checkpoint_.get(), model_.get(), dense_backend_->device.get());
-  if (!weights.ok()) return weights.status();
-  weights_ = *std::move(weights);
-  absl::StatusOr<std::unique_ptr<ExpertFiles>> files =
-      ExpertFiles::Create(checkpoint_.get(), weights_->table(), model_->dims().num_hidden_layers);
-  if (!files.ok()) return files.status();
-  expert_files_ = *std::move(files);
-  const int num_experts = expert_files_->num_experts();
-  int host_slots = options_.host_experts.value_or(num_experts);
-  // With all of them on the device the host has a slot that nobody uses.
-  if (device_backend_ != nullptr && options_.device_experts == num_experts) {
-    host_slots = std::max(1, host_slots);
-  }
-  if (num_experts > 0 && (host_slots < 1 || host_slots > num_experts)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("host experts = ", host_slots,
-                     " per layer, but 1 to num_experts = ", num_experts, " are allowed"));
-  }
-  if (absl::Status s = CheckWeightMemory(host_slots); !s.ok()) return s;
-  if (absl::Status s = CheckActivationMemory(); !s.ok()) return s;
-  absl::StatusOr<std::unique_ptr<ExpertStore>> experts =
-      ExpertStore::Create({.checkpoint = checkpoint_.get(),
-                           .dense = dense_backend_,
-                           .host = host_backend_.get(),
-                           .device = device_backend_.get(),
-                           .pool = pool_.get(),
-                           .host_slots = host_slots,
-                           .device_experts = options_.device_experts,
-                           .policy = options_.expert_policy,
-                           .poison = options_.poison_evicted},
-                          expert_files_.get());
-  if (!experts.ok()) return experts.status();
-  experts_ = *std::move(experts);
-  const int64_t total = weights_->dense_bytes() + experts_->fill_bytes();
-  int64_t done = 0;
-  const auto progress = [&](int64_t bytes) {
-    done += bytes;
-    if (options_.progress) options_.progress(done, total);
-  };
-  const LoadProgress dense_progress = [&](int64_t dense_done, int64_t) {
-    progress(dense_done - done);
-  };
-  if (absl::Status s = weights_->LoadDense(pool_.get(), dense_progress); !s.ok()) return s;
-  return experts_->Fill(progress);
-}
-
-absl::Status Engine::CheckWeightMemory(int host_slots) const {
-  const int64_t dense = weights_->dense_bytes(), available = options_.available_memory();
-  int64_t slot = 0;  // one expert in every layer
-  for (const ExpertLayout& layout : expert_files_->layouts()) slot += layout.bytes;
-  if (dense + slot * host_slots <= available) return absl::OkStatus();
-  std::string message = absl::StrCat("the weights need ", dense + slot * host_slots,
-                                     " bytes of memory, but ", available, " are available");
-  if (slot > 0 && dense + slot <= available) {
-    absl::StrAppend(&message, "; ", (available - dense) / slot, " of ",
-                    expert_files_->num_experts(), " experts a layer would fit: --host-experts ",
-                    (available - dense) / slot);
-  }
-  return absl::ResourceExhaustedError(message);
-}
-
-absl::Status Engine::CheckActivationMemory() const {
-  // A generous bound: eight arrays as wide as the widest matrix and the experts' outputs, for every
-  // token of a step.
-  const ModelDims& dims = model_->dims();
-  int64_t widest = dims.hidden_size * std::max<int64_t>(1, dims.num_experts_per_tok);
-  for (const auto& [name, tensor] : checkpoint_->tensors()) {
-    // The head runs for the rows whose logits are wanted, the embedding is looked up.
-    if (tensor.shape.size() == 2 && tensor.shape[0] != dims.vocab_size)
-      widest = std::max(widest, tensor.shape[0]);
-  }
-  const double bytes =
-      8.0 * sizeof(float) * static_cast<double>(widest) * options_.scheduler.max_batch_tokens;
-  const int64_t available = options_.available_memory();
-  if (bytes > static_cast<double>(available)) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("a step of %d tokens may need %.0f bytes for activations, but %d are "
-                        "available; allow fewer tokens a step",
-                        options_.scheduler.max_batch_tokens, bytes, available));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Engine::CreateCaches() {
-  const int64_t model_context = model_->dims().max_position_embeddings;
-  if (options_.max_context < 0 || options_.max_context > model_context) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "context = ", options_.max_context, " tokens, but the model allows 1 to ", model_context));
-  }
-  max_context_ = options_.max_context > 0 ? options_.max_context : model_context;
-  if (absl::Status s = KvCache::CheckType(model_->dims(), kv_dtype_); !s.ok()) return s;
-  // A model without paged memory (none so far) would take nothing per token.
-  const int64_t token_bytes =
-      std::max<int64_t>(1, KvCache::BytesPerToken(model_->dims(), kv_dtype_));
-  const int64_t free = options_.available_memory();
-  const int64_t states =
-      options_.scheduler.max_num_seqs * KvCache::BytesPerSequence(model_->dims());
-  if (states > free) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the fixed-size state of ", options_.scheduler.max_num_seqs, " sequences needs ", states,
-        " bytes, but ", free, " are free; allow fewer sequences"));
-  }
-  int64_t kv_tokens = options_.kv_tokens;
-  if (kv_tokens == 0) {
-    const int64_t wanted = std::max<int64_t>(
-        options_.block_size,
-        std::min(kDefaultKvTokens, max_context_ * options_.scheduler.max_num_seqs));
-    kv_tokens = std::clamp<int64_t>((free - states) / 4 / token_bytes, options_.block_size, wanted);
-  }
-  const int64_t num_blocks = (kv_tokens + options_.block_size - 1) / options_.block_size;
-  if (num_blocks * options_.block_size > INT32_MAX) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("KV cache of ", kv_tokens, " tokens is too large"));
-  }
-  const int64_t kv_bytes = num_blocks * options_.block_size * token_bytes;
-  if (states + kv_bytes > free) {
-    return absl::ResourceExhaustedError(absl::StrCat("a KV cache of ", kv_tokens, " tokens needs ",
-                                                     states + kv_bytes, " bytes, but ", free,
-                                                     " are free"));
-  }
-  kv_pool_ = std::make_unique<KvBlockPool>(static_cast<int>(num_blocks), options_.block_size,
-                                           options_.shuffle_kv_seed);
-  max_context_ = std::min(max_context_, num_blocks * options_.block_size);
-  absl::StatusOr<std::unique_ptr<KvCache>> kv_cache =
-      KvCache::Create(dense_backend_->device.get(), model_->dims(),
-                      {.dtype = kv_dtype_,
-                       .num_blocks = static_cast<int>(num_blocks),
-                       .block_size = options_.block_size,
-                       .num_state_slots = options_.scheduler.max_num_seqs});
-  if (!kv_cache.ok()) return kv_cache.status();
-  kv_cache_ = *std::move(kv_cache);
-  scratch_ = std::make_unique<Scratch>(dense_backend_->device.get());
-  scheduler_ = std::make_unique<Scheduler>(options_.scheduler, kv_pool_.get());
-  PublishLoad();
-  return absl::OkStatus();
-}
-
-int64_t Engine::kv_bytes() const {
-  return int64_t{kv_pool_->num_blocks()} * kv_pool_->block_size() *
-             KvCache::BytesPerToken(model_->dims(), kv_dtype_) +
-         options_.scheduler.max_num_seqs * KvCache::BytesPerSequence(model_->dims());
-}
-
 absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,
                                          std::unique_ptr<ResponseSink> sink) {
-  if (absl::Status s = ValidateRequest(request, dims().vocab_size, max_context_); !s.ok()) return s;
+  if (absl::Status s = ValidateRequest(request, dims().vocab_size, loaded_->max_context); !s.ok())
+    return s;
   Active active;
   active.text = TextStream(request.stop);
   active.submitted = Now();
   active.request = std::move(request);
   active.sink = std::move(sink);
-  const int64_t room = max_context_ - static_cast<int64_t>(active.request.prompt.size());
+  const int64_t room = loaded_->max_context - static_cast<int64_t>(active.request.prompt.size());
   active.max_output = std::min(active.request.max_tokens.value_or(room), room);
   const MutexLock lock(&mutex_);
   if (draining_) return absl::UnavailableError("the server is draining and takes no new requests");
@@ -265,6 +60,7 @@ absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,
   active.id = next_id_++;
   inbox_.push_back(std::move(active));
   wake_.NotifyOne();
+  loaded_->experts->Raise();
   return next_id_ - 1;
 }
 
@@ -272,6 +68,7 @@ void Engine::Cancel(RequestId id) {
   const MutexLock lock(&mutex_);
   cancels_.push_back(id);
   wake_.NotifyOne();
+  loaded_->experts->Raise();
 }
 
 void Engine::Drain() {
@@ -284,6 +81,7 @@ void Engine::Stop() {
   const MutexLock lock(&mutex_);
   stop_ = true;
   wake_.NotifyOne();
+  loaded_->experts->Raise();
 }
 
 EngineLoad Engine::Load() const {
@@ -294,21 +92,51 @@ EngineLoad Engine::Load() const {
 }
 
 void Engine::Run() {
-  while (true) {
-    {
-      const MutexLock lock(&mutex_);
-      if (active_.empty()) {
-        while (!stop_ && inbox_.empty() && cancels_.empty()) wake_.Wait(&mutex_);
-      }
-      if (stop_) return;
+  while (AwaitWork()) Step();
+}
+
+bool Engine::AwaitWork() {
+  const auto called = [this] {
+    const MutexLock lock(&mutex_);
+    return stop_ || !inbox_.empty() || !cancels_.empty();
+  };
+  while (active_.empty() && !called()) {
+    const double now = Now();
+    FollowMemoryLimits(now);
+    if (loaded_->experts->busy()) {
+      loaded_->experts->Fill(nullptr, [&] { return called() || Now() >= next_look_at_limits_; });
+      PublishLoad();
+      continue;
     }
-    Step();
+    const MutexLock lock(&mutex_);
+    if (stop_ || !inbox_.empty() || !cancels_.empty()) break;
+    wake_.WaitFor(&mutex_, kLookAtLimitsWhenIdle);
   }
+  const MutexLock lock(&mutex_);
+  return !stop_;
+}
+
+void Engine::FollowMemoryLimits(double now) {
+  if (now < next_look_at_limits_) return;
+  next_look_at_limits_ = now + kLookAtLimitsEvery;
+  const MemoryNeeds& needs = loaded_->needs;
+  const MemoryPlan& plan = loaded_->plan;
+  if (needs.classes.empty() || needs.layer_slots.has_value()) return;
+  const MemoryLimits limits = options_.read_memory().limits;
+  const int64_t limit = std::min({limits.hard, limits.soft, needs.limit});
+  // What the experts' part of the budget would be with this limit, all other parts as they are.
+  const int64_t bytes = limit == needs.limit ? plan.expert_bytes
+                                             : plan.expert_bytes + plan.spare -
+                                                   (needs.limit - MemoryReserve(needs.limit)) +
+                                                   (limit - MemoryReserve(limit));
+  loaded_->experts->Resize(std::min(bytes, plan.expert_bytes));
 }
 
 bool Engine::Step() {
   DrainInbox();
   const double start = Now();
+  FollowMemoryLimits(start);
+  loaded_->experts->Tend();
   ExpireDeadlines(start);
   const Batch batch = scheduler_->Schedule();
   if (batch.empty()) {
@@ -379,18 +207,19 @@ void Engine::ExpireDeadlines(double now) {
 
 absl::StatusOr<std::vector<absl::Status>> Engine::RunBatch(const Batch& batch,
                                                            std::vector<float>* logits) {
-  scratch_->Release({});
-  ForwardPass pass({.backend = dense_backend_,
-                    .kv_cache = kv_cache_.get(),
-                    .experts = &experts_->runner(),
-                    .scratch = scratch_.get(),
+  LoadedModel& m = *loaded_;
+  m.scratch->Release({});
+  ForwardPass pass({.backend = m.dense_backend,
+                    .kv_cache = m.kv_cache.get(),
+                    .experts = &m.experts->runner(),
+                    .scratch = m.scratch.get(),
                     .observer = &options_.hidden_observer,
                     .clock = clock_.get()},
                    batch);
-  absl::StatusOr<TensorView> result = model_->Forward(&pass);
+  absl::StatusOr<TensorView> result = m.model->Forward(&pass);
   if (!result.ok()) return result.status();
   logits->resize(static_cast<size_t>(result->num_elems()));
-  dense_backend_->device->Copy(Queue::kCompute, result->data, logits->data(), result->bytes());
+  m.dense_backend->device->Copy(Queue::kCompute, result->data, logits->data(), result->bytes());
   return pass.TakeFaults(*result);
 }
 
@@ -430,12 +259,12 @@ void Engine::DeliverToken(Active* active, absl::Span<const float> logits, double
   };
   const bool ended =
       contains(request.stop_token_ids) ||
-      (!request.ignore_eos && tokenizer_ != nullptr && contains(tokenizer_->end_tokens()));
+      (!request.ignore_eos && tokenizer() != nullptr && contains(tokenizer()->end_tokens()));
   Delta delta;
   delta.tokens.push_back(request.logprobs >= 0 ? WithLogprobs(logits, token, request.logprobs)
                                                : OutputToken{token, 0.0f, {}});
-  if (tokenizer_ != nullptr && !ended)
-    delta.text = active->text.Append(tokenizer_->TokenBytes(token, request.show_special));
+  if (tokenizer() != nullptr && !ended)
+    delta.text = active->text.Append(tokenizer()->TokenBytes(token, request.show_special));
   const bool full = active->num_output >= active->max_output;
   if (!active->sink->OnDelta(std::move(delta))) {
     Finish(id, FinishReason::kCancelled,
@@ -482,23 +311,27 @@ void Engine::PublishLoad() {
   const MutexLock lock(&mutex_);
   load_.num_running = scheduler_->num_running();
   load_.num_waiting = scheduler_->num_waiting();
-  load_.kv_blocks_used = kv_pool_->num_used();
-  load_.kv_blocks_total = kv_pool_->num_blocks();
+  load_.kv_blocks_used = loaded_->kv_pool->num_used();
+  load_.kv_blocks_total = loaded_->kv_pool->num_blocks();
   load_.num_steps = num_steps_;
   load_.prompt_tokens = prompt_tokens_;
   load_.generated_tokens = generated_tokens_;
   load_.num_preemptions = scheduler_->num_preemptions();
   load_.step_seconds = step_seconds_;
   load_.stage_seconds = clock_->seconds();
-  load_.expert_bytes_computed = experts_->runner().bytes_computed();
+  load_.expert_bytes_computed = loaded_->experts->runner().bytes_computed();
   load_.draining = draining_;
-  const ExpertTier& host = experts_->host();
+  load_.expert_bytes_read = loaded_->experts->fetcher().reader().bytes_read();
+  load_.filling = loaded_->experts->busy();
+  load_.expert_failure = loaded_->experts->first_failure();
+  const ExpertTier& host = loaded_->experts->host();
+  load_.expert_bytes_allowed = host.allowed_bytes();
   const size_t num_layers = static_cast<size_t>(host.num_layers());
   load_.experts.resize(num_layers);
   load_.resident.resize(num_layers);
-  load_.heat = experts_->runner().heat();
+  load_.heat = loaded_->experts->runner().heat();
   for (int l = 0; l < host.num_layers(); ++l) {
-    load_.experts[static_cast<size_t>(l)] = experts_->stats(l);
+    load_.experts[static_cast<size_t>(l)] = loaded_->experts->stats(l);
     std::vector<bool>& resident = load_.resident[static_cast<size_t>(l)];
     resident.assign(static_cast<size_t>(host.num_experts()), false);
     if (!host.residency().has_experts(l)) continue;

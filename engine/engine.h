@@ -2,61 +2,20 @@
 #ifndef THERMOCLINE_ENGINE_ENGINE_H_
 #define THERMOCLINE_ENGINE_ENGINE_H_
 
-#include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/expert_store.h"
-#include "engine/forward_pass.h"
-#include "engine/kv_cache.h"
-#include "engine/models/model.h"
-#include "engine/request.h"
-#include "engine/text_stream.h"
-#include "engine/tokenizer/tokenizer.h"
-#include "engine/weight_store.h"
+#include "engine/engine_options.h"
+#include "engine/load_model.h"
+#include "engine/text/text_stream.h"
 #include "kernels/mutex.h"
 #include "scheduler/scheduler.h"
 
 namespace thermocline {
-
-struct EngineOptions {
-  std::string model_path;
-  std::string backend = "cpu";
-  int num_threads = 0;      // 0: one a core that this process may use
-  bool pin_threads = true;  // to cores of their own, if they have all of the machine's
-  BackendOptions backend_options;
-  std::optional<Activations> activations;  // unset: int8, or f32 for models stored as F32
-  std::optional<DType> kv_dtype;           // unset: F16, or F32 for models stored as F32
-  MlaForm mla_form = MlaForm::kAbsorbed;   // of models with latent attention
-  int64_t max_context = 0;                 // tokens of one sequence; 0: the model's own limit
-  int64_t kv_tokens = 0;  // tokens of all sequences; 0: chosen from the memory that is free
-  int block_size = 16;
-  int max_waiting = 256;  // requests in the queue
-  SchedulerOptions scheduler;
-  // Slots of each tier, per layer. Unset: all experts fit in host memory.
-  std::optional<int> host_experts;
-  std::string expert_policy = "lru";
-  LoadProgress progress;
-  std::function<double()> now;  // seconds, monotonic; unset: steady_clock
-  // Bytes that may still be taken; unset: AvailableMemoryBytes.
-  std::function<int64_t()> available_memory;
-
-  // For tests: a second device that holds the first `device_experts` experts of every layer,
-  // another dense backend, and harsher memory.
-  std::unique_ptr<Backend> dense_backend;
-  std::unique_ptr<Backend> device_backend;
-  int device_experts = 0;
-  bool poison_evicted = false;
-  std::optional<uint64_t> shuffle_kv_seed;
-  HiddenObserver hidden_observer;
-  // Every row of logits: request, position of the token it follows.
-  std::function<void(RequestId, int64_t position, absl::Span<const float> logits)> logits_observer;
-};
 
 // A consistent picture of the engine after its last step.
 struct EngineLoad {
@@ -72,6 +31,10 @@ struct EngineLoad {
   StageSeconds stage_seconds = {};
   int64_t expert_bytes_computed = 0;
   bool draining = false;
+  int64_t expert_bytes_allowed = 0;         // of the host's slots, by the limits of now
+  int64_t expert_bytes_read = 0;            // from the files, with what direct reads add
+  bool filling = false;                     // experts are still to come in
+  absl::Status expert_failure;              // the first expert that could not be read
   std::vector<ExpertStats> experts;         // per layer, host tier
   std::vector<std::vector<int64_t>> heat;   // [layer][expert]: tokens routed since the start
   std::vector<std::vector<bool>> resident;  // [layer][expert]: in host memory
@@ -108,19 +71,25 @@ class Engine {
 
   // ---- const after Create ----
 
-  const ModelDims& dims() const { return model_->dims(); }
-  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const ModelDims& dims() const { return loaded_->model->dims(); }
+  const Checkpoint& checkpoint() const { return *loaded_->checkpoint; }
   // Null for models without a tokenizer.
-  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
-  int64_t max_context() const { return max_context_; }
-  int64_t kv_bytes() const;
-  DType kv_dtype() const { return kv_dtype_; }
-  const WeightStore& weights() const { return *weights_; }
-  const ExpertStore& experts() const { return *experts_; }
-  const ExpertFiles& expert_files() const { return *expert_files_; }
-  const std::string& DescribeBackend() const { return dense_backend_->description; }
-  int num_threads() const { return pool_->num_threads(); }
-  const std::string& tokenizer_error() const { return tokenizer_error_; }
+  const Tokenizer* tokenizer() const { return loaded_->tokenizer.get(); }
+  int64_t max_context() const { return loaded_->max_context; }
+  int64_t kv_bytes() const { return loaded_->kv_bytes(); }
+  DType kv_dtype() const { return loaded_->kv_dtype; }
+  const WeightStore& weights() const { return *loaded_->weights; }
+  const ExpertStore& experts() const { return *loaded_->experts; }
+  const ExpertFiles& expert_files() const { return *loaded_->expert_files; }
+  const MemoryNeeds& memory_needs() const { return loaded_->needs; }
+  const MemoryPlan& memory_plan() const { return loaded_->plan; }
+  // Memory of the steps so far, and what the plan gives them.
+  int64_t scratch_bytes() const { return loaded_->scratch->capacity_bytes(); }
+  int64_t scratch_peak() const { return loaded_->scratch->peak_bytes(); }
+  int64_t scratch_reserve() const { return loaded_->scratch->reserve_bytes(); }
+  const std::string& DescribeBackend() const { return loaded_->dense_backend->description; }
+  int num_threads() const { return loaded_->pool->num_threads(); }
+  const std::string& tokenizer_error() const { return loaded_->tokenizer_error; }
 
  private:
   struct Active {
@@ -136,17 +105,12 @@ class Engine {
   };
 
   explicit Engine(EngineOptions options);
-  absl::Status Initialize();
-  absl::Status CreateBackends();
-  absl::Status CreateCaches();
-  // RESOURCE_EXHAUSTED when the dense weights and the host's expert slots cannot fit: better than
-  // being killed while they are read.
-  absl::Status CheckWeightMemory(int host_slots) const;
-  // RESOURCE_EXHAUSTED when a full step's activations cannot fit: found at load, not at the first
-  // large request.
-  absl::Status CheckActivationMemory() const;
-  absl::Status LoadWeights();
 
+  // Sleeps until a request or a cancellation comes, or Stop. What is still to be read of the
+  // experts is read meanwhile. False: Stop.
+  bool AwaitWork();
+  // Experts give up memory when the limits of the control groups say so, and take it again.
+  void FollowMemoryLimits(double now);
   void DrainInbox();
   void Admit(Active active);
   void ExpireDeadlines(double now);
@@ -158,26 +122,8 @@ class Engine {
   void Finish(RequestId id, FinishReason reason, const absl::Status& status);
   void PublishLoad();
 
-  // In construction order: later ones refer to earlier ones.
   EngineOptions options_;
-  std::unique_ptr<Checkpoint> checkpoint_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::string tokenizer_error_;
-  std::unique_ptr<Model> model_;
-  std::unique_ptr<WorkerPool> pool_;
-  std::unique_ptr<Backend>
-      host_backend_;  // tier 1; also the dense backend unless a test gives another
-  std::unique_ptr<Backend> other_dense_backend_;
-  std::unique_ptr<Backend> device_backend_;
-  Backend* dense_backend_ = nullptr;
-  std::unique_ptr<WeightStore> weights_;
-  std::unique_ptr<ExpertFiles> expert_files_;
-  std::unique_ptr<ExpertStore> experts_;
-  DType kv_dtype_ = DType::kF16;
-  int64_t max_context_ = 0;
-  std::unique_ptr<KvBlockPool> kv_pool_;
-  std::unique_ptr<KvCache> kv_cache_;
-  std::unique_ptr<Scratch> scratch_;
+  std::unique_ptr<LoadedModel> loaded_;
   std::unique_ptr<Scheduler> scheduler_;
   std::map<RequestId, Active> active_;  // submitted to the scheduler
 
@@ -193,6 +139,7 @@ class Engine {
   int64_t num_steps_ = 0, prompt_tokens_ = 0, generated_tokens_ = 0;
   double step_seconds_ = 0.0;
   std::unique_ptr<StageClock> clock_;
+  double next_look_at_limits_ = 0.0;
 };
 
 }  // namespace thermocline

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,12 +21,25 @@ namespace thermocline {
 // Precision in which activations meet quantised weights. Weights stored as F32 always use f32.
 enum class Activations { kF32, kInt8 };
 
+// The largest of what the operations of one step are handed, in elements.
+struct StepSizes {
+  int64_t product_elems = 0;  // x of a product
+  int64_t rope_elems = 0;     // tokens times frequencies
+  // Of a MoE layer's experts.
+  int64_t expert_tokens = 0;
+  int64_t expert_pairs = 0;  // of a token and one of its experts
+  int64_t expert_cols = 0;   // of x
+  int64_t expert_width = 0;
+};
+
 struct Backend {
   std::string name;
   std::string description;  // one line for the log: instruction set, threads, precision
   std::unique_ptr<Device> device;
   std::unique_ptr<DenseOps> dense;
   std::unique_ptr<ExpertOps> experts;
+  // Bytes that the backend itself may take for such a step, and keeps. Unset: none.
+  std::function<int64_t(const StepSizes&)> workspace_bytes;
 };
 
 // Which of its kernels the CPU backend takes, by weight format: the number of tokens from which the

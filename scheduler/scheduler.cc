@@ -19,12 +19,19 @@ void Scheduler::Add(Sequence sequence) {
 }
 
 Batch Scheduler::Schedule() {
-  int64_t budget = options_.max_batch_tokens;
+  int64_t budget = options_.max_batch_tokens, prompt_logits = options_.max_prompt_logits;
   std::vector<std::pair<Sequence*, int64_t>> chosen;
+  // How many of the sequence's tokens this step can take.
+  const auto count_of = [&](const Sequence& sequence) {
+    const bool all_logits =
+        sequence.all_prompt_logits && sequence.num_computed < sequence.num_prompt;
+    return std::min({sequence.num_pending(), budget, all_logits ? prompt_logits : budget});
+  };
   const auto choose = [&](Sequence* sequence) {
-    const int64_t count = std::min(sequence->num_pending(), budget);
+    const int64_t count = count_of(*sequence);
     chosen.emplace_back(sequence, count);
     budget -= count;
+    if (sequence->all_prompt_logits) prompt_logits -= std::min(prompt_logits, count);
   };
   // Generating sequences first: a prompt must not stall them. Indices, because making room shortens
   // running_.
@@ -32,12 +39,13 @@ Batch Scheduler::Schedule() {
     for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
       Sequence* sequence = running_[i].get();
       if ((sequence->num_pending() == 1) != generating) continue;
-      if (sequence->num_pending() == 0) continue;
-      if (MakeRoom(sequence, std::min(sequence->num_pending(), budget))) choose(sequence);
+      const int64_t count = count_of(*sequence);
+      if (count > 0 && MakeRoom(sequence, count)) choose(sequence);
     }
   }
-  while (!waiting_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
+  while (!waiting_.empty() && num_running() < options_.max_num_seqs) {
     Sequence* next = waiting_.front().get();
+    if (count_of(*next) == 0) break;
     // Admitted only when all its tokens and one more fit, so that it is not preempted at once.
     if (pool_->BlocksFor(next->num_tokens() + 1) > pool_->num_free() &&
         !(running_.empty() && pool_->BlocksFor(next->num_tokens()) <= pool_->num_free())) {
@@ -47,7 +55,7 @@ Batch Scheduler::Schedule() {
     waiting_.pop_front();
     next->state_slot = free_state_slots_.back();
     free_state_slots_.pop_back();
-    TC_CHECK(pool_->Grow(std::min(next->num_pending(), budget), &next->block_table));
+    TC_CHECK(pool_->Grow(count_of(*next), &next->block_table));
     choose(next);
   }
 

@@ -22,6 +22,8 @@ namespace thermocline {
 struct SchedulerOptions {
   int max_batch_tokens = 512;  // tokens a step
   int max_num_seqs = 64;       // sequences that hold KV at once
+  // Prompt tokens a step whose logits are wanted, beside each sequence's last one.
+  int max_prompt_logits = 1 << 30;
 };
 
 // Engine thread only. A pure state machine: no clock, no threads, no tensors.

@@ -89,8 +89,17 @@ absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* servi
   return listener;
 }
 
-std::string MiB(int64_t bytes) {
-  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+std::string MB(int64_t bytes) {
+  return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
+}
+
+// Experts of all layers.
+int SlotsOfAll(const Engine& engine) {
+  int count = 0;
+  for (const ExpertLayout& layout : engine.expert_files().layouts()) {
+    if (layout.bytes > 0) count += engine.expert_files().num_experts();
+  }
+  return count;
 }
 
 void LogModel(const Engine& engine, const ServeOptions& options) {
@@ -99,11 +108,18 @@ void LogModel(const Engine& engine, const ServeOptions& options) {
   LogInfo(absl::StrCat("model ", engine.checkpoint().path(), ": ", dims.architecture, ", ",
                        dims.num_hidden_layers, " layers, hidden ", dims.hidden_size, ", ",
                        dims.num_experts, " experts, ", dims.num_experts_per_tok, " per token"));
-  LogInfo(absl::StrCat("memory: dense weights ", MiB(engine.weights().dense_bytes()), ", experts ",
-                       MiB(engine.experts().host().resident_bytes()), " of ",
-                       MiB(engine.expert_files().total_bytes()), " (",
-                       engine.experts().host_slots(), " slots a layer), KV cache ",
-                       MiB(engine.kv_bytes()), "; context ", engine.max_context(), " tokens"));
+  const MemoryPlan& plan = engine.memory_plan();
+  LogInfo(absl::StrCat("memory: ", MB(engine.memory_needs().limit), ", of which dense weights ",
+                       MB(engine.weights().dense_bytes()), ", KV cache ", MB(engine.kv_bytes()),
+                       " (", plan.kv_tokens, " tokens), steps of ", plan.step_tokens, " tokens ",
+                       MB(plan.step_bytes), "; context ", engine.max_context(), " tokens"));
+  if (dims.num_experts > 0) {
+    const int all = SlotsOfAll(engine);
+    LogInfo(absl::StrCat("experts: ", engine.experts().num_host_slots(), " of ", all,
+                         " fit in memory (", MB(plan.expert_bytes), " of ",
+                         MB(engine.expert_files().total_bytes()), ")",
+                         plan.all_resident ? "" : ", the others are read when needed"));
+  }
   LogInfo(absl::StrCat("experts are read by ", engine.experts().fetcher().reader().Describe()));
   if (engine.tokenizer() == nullptr) {
     LogWarning(

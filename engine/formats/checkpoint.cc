@@ -127,9 +127,10 @@ absl::Status Checkpoint::CheckUnchanged(int file_idx) const {
 absl::Status Checkpoint::ReadFile(int file_idx, int64_t offset, int64_t bytes,
                                   void* destination) const {
   char* out = static_cast<char*>(destination);
+  const int64_t most = drop_cached_ ? 1 << 22 : 1 << 30;  // bytes at once
+  const int fd = fds_[static_cast<size_t>(file_idx)];
   while (bytes > 0) {
-    const ssize_t got = pread(fds_[static_cast<size_t>(file_idx)], out,
-                              static_cast<size_t>(std::min<int64_t>(bytes, 1 << 30)), offset);
+    const ssize_t got = pread(fd, out, static_cast<size_t>(std::min<int64_t>(bytes, most)), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
       return absl::DataLossError(absl::StrCat(
@@ -137,6 +138,7 @@ absl::Status Checkpoint::ReadFile(int file_idx, int64_t offset, int64_t bytes,
           "\" failed: ",
           got == 0 ? "the file is shorter than when it was opened" : std::strerror(errno)));
     }
+    if (drop_cached_) posix_fadvise(fd, offset, got, POSIX_FADV_DONTNEED);
     out += got;
     offset += got;
     bytes -= got;

@@ -91,6 +91,9 @@ class Checkpoint {
   absl::Status Read(const TensorInfo& tensor, int64_t offset, int64_t bytes,
                     void* destination) const;
 
+  // From here on what Read has read does not stay in the page cache, which a memory limit counts.
+  void DropCached() { drop_cached_ = true; }
+
   // DATA_LOSS naming the file when it has been written to since it was opened. Any thread.
   absl::Status CheckUnchanged(int file_idx) const;
   // The open descriptor of a file.
@@ -111,6 +114,7 @@ class Checkpoint {
   std::string path_;
   std::vector<std::string> files_;
   std::vector<int> fds_;
+  bool drop_cached_ = false;
   struct Stamp {
     int64_t bytes = 0, mtime_ns = 0;
   };

@@ -13,8 +13,8 @@
 namespace thermocline {
 
 std::vector<float> ToFloats(DType dtype, const uint8_t* bytes, int64_t num_elems);
-// Rounds to nearest, ties to even. Other types are our own bug (engine/convert/quantize_model.h
-// quantises).
+// Rounds to nearest, ties to even. Other types are our own bug
+// (engine/model/convert/quantize_model.h quantises).
 std::vector<uint8_t> FromFloats(DType dtype, const std::vector<float>& values);
 
 // True when none is infinite or NaN.

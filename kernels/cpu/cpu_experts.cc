@@ -23,6 +23,16 @@ CpuExperts::CpuExperts(const CpuKernels& kernels, const WeightDot& dot, WorkerPo
       pool_(pool),
       workers_(static_cast<size_t>(pool->num_threads())) {}
 
+int64_t CpuExperts::WorkspaceBytes(const StepSizes& sizes, int num_threads) {
+  constexpr int64_t kPointers = 6 * sizeof(void*);  // of a pair: its input and hidden row, thrice
+  const int64_t hidden = sizes.expert_pairs * sizes.expert_width;
+  // All tokens may go to one expert.
+  const int64_t worker = sizes.expert_tokens *
+                         (2 * kRowsPerTask * int64_t{sizeof(float)} + 4 * int64_t{sizeof(void*)});
+  return QuantizedBytes(sizes.expert_tokens * sizes.expert_cols) + hidden * int64_t{sizeof(float)} +
+         QuantizedBytes(hidden) + sizes.expert_pairs * kPointers + num_threads * worker;
+}
+
 void CpuExperts::Start(const ExpertBatch& batch, absl::Span<ExpertWork> experts) {
   batch_ = &batch;
   works_ = experts;
@@ -57,7 +67,10 @@ void CpuExperts::PrepareTokens() {
     });
   }
   const size_t elems = static_cast<size_t>(num_pairs * width);
-  if (hidden_.size() < elems) hidden_.resize(elems);
+  if (hidden_.size() < elems) {
+    hidden_ = {};
+    hidden_.resize(elems);
+  }
   if (of_hidden.small) hidden_small_.Reset(ActivationForm::kSmallInt8, num_pairs, width);
   if (of_hidden.super) hidden_super_.Reset(ActivationForm::kSuperInt8, num_pairs, width);
   for (size_t e = 0; e < works_.size(); ++e) {

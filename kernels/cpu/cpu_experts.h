@@ -14,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/weight_dot.h"
 #include "kernels/expert_ops.h"
 #include "kernels/worker_pool.h"
@@ -24,6 +25,9 @@ class CpuExperts : public ExpertOps {
  public:
   // The kernels and the pool outlive it.
   CpuExperts(const CpuKernels& kernels, const WeightDot& dot, WorkerPool* pool);
+
+  // Bytes taken for the largest layer's tokens, and kept.
+  static int64_t WorkspaceBytes(const StepSizes& sizes, int num_threads);
 
   void Start(const ExpertBatch& batch, absl::Span<ExpertWork> experts) override;
   absl::Status Finish(ExpertFeed* feed) override;

@@ -372,6 +372,11 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(WorkerPool* pool,
   backend->device = std::make_unique<HostDevice>();
   backend->dense = MakeCheckedOps(std::make_unique<CpuOps>(**kernels, dot, onednn, pool));
   backend->experts = std::make_unique<CpuExperts>(**kernels, dot, pool);
+  const int num_threads = pool->num_threads();
+  backend->workspace_bytes = [num_threads](const StepSizes& sizes) {
+    return QuantizedBytes(sizes.product_elems) + 2 * BytesOf(DType::kF32, sizes.rope_elems) +
+           CpuExperts::WorkspaceBytes(sizes, num_threads);
+  };
   return backend;
 }
 

@@ -5,13 +5,20 @@
 namespace thermocline {
 namespace {
 
-// Grows only: the contents are rewritten by Fill.
+// Grows only, to just that size and without a copy: the contents are rewritten by Fill.
 template <class T>
 void Reserve(int64_t size, std::vector<T>* storage) {
-  if (static_cast<int64_t>(storage->size()) < size) storage->resize(static_cast<size_t>(size));
+  if (static_cast<int64_t>(storage->size()) >= size) return;
+  *storage = {};
+  storage->resize(static_cast<size_t>(size));
 }
 
 }  // namespace
+
+int64_t QuantizedBytes(int64_t elems) {
+  constexpr int64_t kSmall = sizeof(SmallRecord), kSuper = sizeof(SuperRecord);
+  return elems / kSmallBlockElems * kSmall + elems / kSuperBlockElems * kSuper;
+}
 
 void QuantizedActivations::Reset(ActivationForm form, int64_t num_rows, int64_t k) {
   form_ = form;

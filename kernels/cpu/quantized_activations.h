@@ -13,6 +13,9 @@ namespace thermocline {
 // The form of activations a weight format meets.
 enum class ActivationForm { kF32, kSmallInt8, kSuperInt8 };
 
+// Bytes of `elems` activations in both int8 forms.
+int64_t QuantizedBytes(int64_t elems);
+
 // Storage for N rows of K activations in one int8 form; reused from call to call.
 class QuantizedActivations {
  public:

@@ -14,7 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "engine/benchmark.h"
-#include "engine/random_model.h"
+#include "engine/model/convert/random_model.h"
 #include "kernels/cpu/calibrate.h"
 #include "kernels/cpu/peaks.h"
 #include "kernels/cpu/topology.h"

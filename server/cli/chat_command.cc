@@ -6,8 +6,8 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "engine/chat/output_parser.h"
-#include "engine/template/chat_template.h"
+#include "engine/text/chat/output_parser.h"
+#include "engine/text/template/chat_template.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
 #include "server/cli/run_request.h"

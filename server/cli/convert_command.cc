@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "engine/convert/convert.h"
+#include "engine/model/convert/convert.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "server/cli/calibration_file.h"
 
 namespace thermocline {
@@ -47,7 +48,9 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
       ->capture_default_str();
   command->add_option("--block-size", flags->block_size, "tokens in a KV block")
       ->capture_default_str();
-  command->add_option("--max-batch-tokens", flags->max_batch_tokens, "tokens computed in one step")
+  command
+      ->add_option("--max-batch-tokens", flags->max_batch_tokens,
+                   "tokens computed in one step; 0: chosen by the memory")
       ->capture_default_str();
   command->add_option("--max-num-seqs", flags->max_num_seqs, "sequences that run at once")
       ->capture_default_str();
@@ -55,13 +58,18 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
       ->add_option("--max-waiting", flags->max_waiting,
                    "requests in the queue before new ones are refused")
       ->capture_default_str();
+  command->add_option(
+      "--memory", flags->memory,
+      "memory that the process may take in all, for example 2.2GB (default: what the "
+      "system and its control groups leave); experts that do not fit are read from "
+      "disk when needed");
   command
-      ->add_option(
-          "--host-experts", flags->host_experts,
-          "experts of each layer kept in memory; -1: all, others are read from disk when needed")
+      ->add_option("--host-experts", flags->host_experts,
+                   "experts of each layer kept in memory, whatever fits; -1: chosen by the memory")
       ->capture_default_str();
   command
-      ->add_option("--expert-policy", flags->expert_policy, "which expert gives way: lru or random")
+      ->add_option("--expert-policy", flags->expert_policy,
+                   "which expert gives way: lru, lfu or random")
       ->capture_default_str();
 }
 
@@ -136,6 +144,11 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   options.max_waiting = flags.max_waiting;
   options.scheduler = {.max_batch_tokens = flags.max_batch_tokens,
                        .max_num_seqs = flags.max_num_seqs};
+  if (!flags.memory.empty()) {
+    absl::StatusOr<int64_t> memory = ParseBytes(flags.memory);
+    if (!memory.ok()) return memory.status();
+    options.memory = *memory;
+  }
   if (flags.host_experts >= 0) options.host_experts = flags.host_experts;
   options.expert_policy = flags.expert_policy;
   options.progress = TerminalProgress("loading");
@@ -184,6 +197,30 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact
   absl::StatusOr<EngineOptions> options = ToEngineOptions(flags);
   if (!options.ok()) return options.status();
   return Engine::Create(*std::move(options));
+}
+
+absl::StatusOr<int64_t> ParseBytes(const std::string& text) {
+  struct Unit {
+    absl::string_view name;
+    double bytes;
+  };
+  constexpr Unit kUnits[] = {{"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                             {"TB", 1e12},    {"KiB", 0x1p10}, {"MiB", 0x1p20},
+                             {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"", 1.0}};
+  absl::string_view number = text;
+  for (const Unit& unit : kUnits) {
+    if (!absl::ConsumeSuffix(&number, unit.name)) continue;
+    double value = 0.0;
+    number = absl::StripAsciiWhitespace(number);
+    if (!absl::SimpleAtod(number, &value) || !(value * unit.bytes >= 1.0) ||
+        value * unit.bytes > 9e18) {
+      break;
+    }
+    return static_cast<int64_t>(value * unit.bytes);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "memory = \"", text,
+      "\", but a number with kB, MB, GB, TB, KiB, MiB, GiB, TiB or without a unit is allowed"));
 }
 
 absl::StatusOr<std::vector<int32_t>> ParseTokenList(const std::string& text) {

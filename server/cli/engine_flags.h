@@ -31,9 +31,10 @@ struct EngineFlags {
   int64_t context = 0;
   int64_t kv_tokens = 0;
   int block_size = 16;
-  int max_batch_tokens = 512;
+  int max_batch_tokens = 0;
   int max_num_seqs = 64;
   int max_waiting = 256;
+  std::string memory;  // empty: what the system leaves
   int host_experts = -1;
   std::string expert_policy = "lru";
 };
@@ -66,6 +67,9 @@ LoadProgress TerminalProgress(const char* what);
 // say otherwise).
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact);
 
+// "2.2GB" to bytes: kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024; no unit: bytes.
+// INVALID_ARGUMENT for anything else.
+absl::StatusOr<int64_t> ParseBytes(const std::string& text);
 // "1,2,3" to token ids. INVALID_ARGUMENT names the part that is no number.
 absl::StatusOr<std::vector<int32_t>> ParseTokenList(const std::string& text);
 // Prints the error to standard error and returns the exit status, 1.

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/kv_cache.h"
+#include "engine/pass/kv_cache.h"
 #include "kernels/host_memory_info.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "engine/convert/quantize_model.h"
+#include "engine/model/convert/quantize_model.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
 

@@ -9,8 +9,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/formats/json.h"
-#include "engine/template/chat_template.h"
-#include "engine/tokenizer/tokenizer.h"
+#include "engine/text/template/chat_template.h"
+#include "engine/text/tokenizer/tokenizer.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
 

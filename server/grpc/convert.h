@@ -12,9 +12,9 @@
 #include <grpcpp/support/status.h>
 
 #include "absl/status/statusor.h"
-#include "engine/chat/output_parser.h"
 #include "engine/engine.h"
-#include "engine/template/chat_template.h"
+#include "engine/text/chat/output_parser.h"
+#include "engine/text/template/chat_template.h"
 
 namespace thermocline {
 

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/sampler.h"
-#include "engine/template/chat_template.h"
+#include "engine/text/template/chat_template.h"
 #include "kernels/mutex.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/template_inputs.h"

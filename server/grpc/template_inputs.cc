@@ -3,7 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/formats/json.h"
-#include "engine/template/chat_template.h"
+#include "engine/text/template/chat_template.h"
 
 namespace thermocline {
 namespace {

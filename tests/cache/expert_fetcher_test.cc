@@ -101,7 +101,7 @@ class InFlight {
     tier.device = backend_->device.get();
     tier.layouts.assign(static_cast<size_t>(c.layers), Layout());
     tier.num_experts = kExperts;
-    tier.slots_per_layer = c.slots;
+    tier.slots = SlotsForEachLayer(SizeClassesOf(tier.layouts), c.slots);
     tier.poison = true;
     tier_ = *ExpertTier::Create(tier);
     ExpertFetcher::Options options;

@@ -31,12 +31,15 @@ TEST(EngineCreate, LimitsOfOptionsAreKept) {
   const auto invalid = absl::StatusCode::kInvalidArgument;
   ExpectRefused(invalid, "block size = 0", [](EngineOptions* o) { o->block_size = 0; });
   ExpectRefused(invalid, "block size = 1025", [](EngineOptions* o) { o->block_size = 1025; });
-  ExpectRefused(invalid, "at least 1", [](EngineOptions* o) { o->scheduler.max_batch_tokens = 0; });
-  ExpectRefused(invalid, "at least 1", [](EngineOptions* o) { o->scheduler.max_num_seqs = 0; });
-  ExpectRefused(invalid, "at least 1", [](EngineOptions* o) { o->max_waiting = 0; });
+  ExpectRefused(invalid, "max_batch_tokens = -1, but 0 or more",
+                [](EngineOptions* o) { o->scheduler.max_batch_tokens = -1; });
+  ExpectRefused(invalid, "1 or more", [](EngineOptions* o) { o->scheduler.max_num_seqs = 0; });
+  ExpectRefused(invalid, "1 or more", [](EngineOptions* o) { o->max_waiting = 0; });
+  ExpectRefused(invalid, "memory = 0", [](EngineOptions* o) { o->memory = 0; });
   ExpectRefused(invalid, "1 to 16384", [](EngineOptions* o) { o->max_context = -1; });
   ExpectRefused(invalid, "context = 16385", [](EngineOptions* o) { o->max_context = 16385; });
-  ExpectRefused(invalid, "too large", [](EngineOptions* o) { o->kv_tokens = int64_t{1} << 31; });
+  ExpectRefused(invalid, "kv_tokens = 2147483648",
+                [](EngineOptions* o) { o->kv_tokens = int64_t{1} << 31; });
   ExpectRefused(invalid, "host experts = 0", [](EngineOptions* o) { o->host_experts = 0; });
   ExpectRefused(invalid, "num_experts = 4", [](EngineOptions* o) { o->host_experts = 5; });
   for (const std::function<void(EngineOptions*)>& smallest_and_largest :

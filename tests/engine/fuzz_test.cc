@@ -11,10 +11,10 @@
 #include <random>
 
 #include "engine/engine.h"
-#include "engine/expert_files.h"
 #include "engine/formats/checkpoint.h"
-#include "engine/models/model.h"
-#include "engine/tokenizer/tokenizer.h"
+#include "engine/model/model.h"
+#include "engine/text/tokenizer/tokenizer.h"
+#include "engine/weights/expert_files.h"
 #include "kernels/host_device.h"
 #include "tests/support/golden.h"
 
@@ -53,7 +53,7 @@ class HostileFileTest : public testing::Test {
     if (!model.ok()) return false;
     HostDevice device;
     absl::StatusOr<std::unique_ptr<WeightStore>> weights =
-        WeightStore::Create(checkpoint->get(), model->get(), &device);
+        WeightStore::Create(checkpoint->get(), TensorsOf(model->get()), &device);
     if (!weights.ok()) return false;
     const auto experts = ExpertFiles::Create(checkpoint->get(), (*weights)->table(),
                                              (*model)->dims().num_hidden_layers);

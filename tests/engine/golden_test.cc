@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "engine/models/model.h"
+#include "engine/model/model.h"
 #include "tests/support/golden_checks.h"
 #include "tests/support/golden_folders.h"
 #include "tests/support/test_name.h"

@@ -12,18 +12,18 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "engine/chat/output_parser.h"
-#include "engine/chat/tool_format.h"
-#include "engine/convert/importance_matrix.h"
-#include "engine/expert_files.h"
 #include "engine/formats/gguf.h"
 #include "engine/formats/json.h"
 #include "engine/formats/safetensors.h"
-#include "engine/models/model.h"
-#include "engine/template/chat_template.h"
-#include "engine/text_stream.h"
-#include "engine/tokenizer/tokenizer.h"
-#include "engine/weight_store.h"
+#include "engine/model/convert/importance_matrix.h"
+#include "engine/model/model.h"
+#include "engine/text/chat/output_parser.h"
+#include "engine/text/chat/tool_format.h"
+#include "engine/text/template/chat_template.h"
+#include "engine/text/text_stream.h"
+#include "engine/text/tokenizer/tokenizer.h"
+#include "engine/weights/expert_files.h"
+#include "engine/weights/weight_store.h"
 #include "kernels/check.h"
 #include "kernels/host_device.h"
 
@@ -59,7 +59,7 @@ void Load(const Checkpoint& checkpoint) {
   const auto model = MakeModel(checkpoint);
   if (!model.ok()) return;
   HostDevice device;
-  const auto weights = WeightStore::Create(&checkpoint, model->get(), &device);
+  const auto weights = WeightStore::Create(&checkpoint, TensorsOf(model->get()), &device);
   WorkerPool pool(1);
   if (!weights.ok() || !(*weights)->LoadDense(&pool, nullptr).ok()) return;
   const auto experts =

@@ -133,7 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--under", default="", help="only files whose path begins so, for example engine/template")
+    parser.add_argument("--under", default="", help="only files whose path begins so, for example engine/text/template")
     parser.add_argument("--source", type=pathlib.Path, default=HERE.parent.parent)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build-mutants/tree"))
     parser.add_argument("--through", default="", help="a command that runs the builds, for example a lock")

@@ -21,7 +21,7 @@ def main():
     seeded.set_defaults(run=sampled.run)
     seeded.add_argument("--seed", type=int, default=1)
     seeded.add_argument("--count", type=int, default=200)
-    seeded.add_argument("--under", default="", help="only files whose path begins so, for example engine/template")
+    seeded.add_argument("--under", default="", help="only files whose path begins so, for example engine/text/template")
     seeded.add_argument("--only", default="", help="numbers of mutants: 3,17")
     seeded.add_argument("--survivors", action="store_true", help="once more those that survived, after tests were added")
     seeded.add_argument("--again", action="store_true", help="once more all of them")

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/formats/checkpoint.h"
-#include "engine/template/chat_template.h"
+#include "engine/text/template/chat_template.h"
 #include "tests/support/golden.h"
 
 namespace thermocline {

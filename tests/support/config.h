@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "engine/models/config_reader.h"
+#include "engine/model/config_reader.h"
 
 namespace thermocline {
 

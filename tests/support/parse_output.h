@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/chat/output_parser.h"
 #include "engine/formats/json.h"
+#include "engine/text/chat/output_parser.h"
 
 namespace thermocline {
 

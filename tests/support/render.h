@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/formats/json.h"
-#include "engine/template/chat_template.h"
+#include "engine/text/template/chat_template.h"
 
 namespace thermocline {
 

@@ -92,6 +92,15 @@ void ExpertTier::ReleaseMemory() {
   }
 }
 
+std::vector<absl::Span<const char>> ExpertTier::ReadyMemory() const {
+  std::vector<absl::Span<const char>> memory;
+  for (SlotId slot = 0; slot < residency_->num_slots(); ++slot) {
+    if (residency_->StateOf(slot) != SlotState::kReady) continue;
+    memory.emplace_back(Address(slot), static_cast<size_t>(slot_bytes_[static_cast<size_t>(slot)]));
+  }
+  return memory;
+}
+
 int64_t ExpertTier::resident_bytes() const {
   int64_t bytes = 0;
   for (SlotId slot = 0; slot < residency_->num_slots(); ++slot) {

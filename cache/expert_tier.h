@@ -55,6 +55,8 @@ class ExpertTier {
   // Hands the memory of slots that the books have given up back to the system.
   void ReleaseMemory();
 
+  // The slots that hold an expert, whole.
+  std::vector<absl::Span<const char>> ReadyMemory() const;
   // Bytes of slots that hold an expert, whole.
   int64_t resident_bytes() const;
   int64_t allocated_bytes() const;

@@ -26,13 +26,14 @@ absl::Status CheckOptions(const EngineOptions& options) {
     const char* name;
     int64_t value, least, most;
   };
+  constexpr int64_t kMostAtOnce = 1 << 20;
   constexpr int64_t kMostKvTokens = 2147480000;  // whole blocks of them fit an int32
   constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
   for (const Range& r : std::initializer_list<Range>{
            {"block size", options.block_size, 1, 1024},
            {"kv_tokens", options.kv_tokens, 0, kMostKvTokens},
-           {"max_batch_tokens", options.scheduler.max_batch_tokens, 0, kAny},
-           {"max_num_seqs", options.scheduler.max_num_seqs, 1, kAny},
+           {"max_batch_tokens", options.scheduler.max_batch_tokens, 0, kMostAtOnce},
+           {"max_num_seqs", options.scheduler.max_num_seqs, 1, kMostAtOnce},
            {"max_waiting", options.max_waiting, 1, kAny},
            {"memory", options.memory.value_or(1), 1, kAny}}) {
     if (r.value >= r.least && r.value <= r.most) continue;

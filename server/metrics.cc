@@ -69,7 +69,15 @@ class EngineCollector : public prometheus::Collectable {
         Single("thermocline_generated_tokens_total", "Tokens generated.", counter,
                static_cast<double>(load.generated_tokens)),
         Single("thermocline_preemptions_total", "Sequences that gave back their KV memory.",
-               counter, static_cast<double>(load.num_preemptions))};
+               counter, static_cast<double>(load.num_preemptions)),
+        Single("thermocline_expert_file_bytes_total",
+               "Bytes read from the model's files for experts, whatever became of them.", counter,
+               static_cast<double>(load.expert_bytes_read)),
+        Single("thermocline_expert_memory_bytes",
+               "Memory that experts may take by the limits of now.", gauge,
+               static_cast<double>(load.expert_bytes_allowed)),
+        Single("thermocline_expert_filling", "1 while experts are on their way into memory.", gauge,
+               load.filling ? 1.0 : 0.0)};
     MetricFamily stages{"thermocline_stage_seconds_total",
                         "Time spent in each part of the engine steps.",
                         counter,
@@ -92,19 +100,20 @@ class EngineCollector : public prometheus::Collectable {
       const char* help;
       int64_t ExpertStats::*value;
     };
-    constexpr Field kFields[] = {{"thermocline_expert_hits_total",
-                                  "Uses of an expert that was in memory.", &ExpertStats::hits},
-                                 {"thermocline_expert_misses_total",
-                                  "Uses of an expert that had to be read.", &ExpertStats::misses},
-                                 {"thermocline_expert_evictions_total",
-                                  "Experts given up for others.", &ExpertStats::evictions},
-                                 {"thermocline_expert_read_bytes_total", "Bytes of experts read.",
-                                  &ExpertStats::bytes_read}};
+    constexpr Field kFields[] = {
+        {"thermocline_expert_hits_total", "Uses of an expert that was in memory.",
+         &ExpertStats::hits},
+        {"thermocline_expert_misses_total", "Uses of an expert that had to be read.",
+         &ExpertStats::misses},
+        {"thermocline_expert_evictions_total", "Experts given up for others.",
+         &ExpertStats::evictions},
+        {"thermocline_expert_read_bytes_total", "Bytes of experts that came in whole.",
+         &ExpertStats::bytes_read}};
     for (const Field& field : kFields) {
       MetricFamily family{field.name, field.help, MetricType::Counter, {}};
       for (size_t layer = 0; layer < load.experts.size(); ++layer) {
         ClientMetric metric;
-        metric.label = {{"layer", absl::StrCat(layer)}};
+        metric.label = {{"layer", absl::StrCat(layer)}, {"tier", "host"}};
         metric.counter.value = static_cast<double>(load.experts[layer].*field.value);
         family.metric.push_back(metric);
       }

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/engine_watch.h"
 #include "server/grpc/control_service.h"
 #include "server/grpc/inference_service.h"
 #include "server/log.h"
@@ -203,7 +204,13 @@ absl::Status Serve(ServeOptions options) {
   data->SetServing(kInferenceService, true);
   data->SetAllServing(true);
 
-  while (!stop && !drain_requested.load()) stop = signals.Wait(100) != 0;
+  EngineWatch watch(engine->memory_plan().all_resident);
+  while (!stop && !drain_requested.load()) {
+    for (const EngineWatch::Line& line : watch.Look(engine->Load(), engine->Now())) {
+      line.warning ? LogWarning(line.text) : LogInfo(line.text);
+    }
+    stop = signals.Wait(100) != 0;
+  }
   LogInfo("draining: new requests are refused, running ones finish");
   data->SetServing(kInferenceService, false);
   data->SetAllServing(false);

@@ -40,21 +40,45 @@ absl::StatusOr<std::unique_ptr<PeakMeter>> PeakMeter::Create(const std::string& 
       AllocateHost((buffer_bytes + kPieceBytes - 1) / kPieceBytes * kPieceBytes);
   if (!buffer.ok()) return buffer.status();
   std::memset(buffer->data(), 1, static_cast<size_t>(buffer->bytes()));
-  return std::unique_ptr<PeakMeter>(new PeakMeter(**kernels, num_threads, *std::move(buffer)));
+  const absl::Span<const char> memory(static_cast<const char*>(buffer->data()),
+                                      static_cast<size_t>(buffer->bytes()));
+  return std::unique_ptr<PeakMeter>(
+      new PeakMeter(**kernels, num_threads, *std::move(buffer), {memory}));
+}
+
+absl::StatusOr<std::unique_ptr<PeakMeter>> PeakMeter::Create(
+    const std::string& isa, int num_threads, std::vector<absl::Span<const char>> memory) {
+  absl::StatusOr<const CpuKernels*> kernels = SelectKernels(isa);
+  if (!kernels.ok()) return kernels.status();
+  return std::unique_ptr<PeakMeter>(
+      new PeakMeter(**kernels, num_threads, Buffer(), std::move(memory)));
+}
+
+int64_t PeakMeter::memory_bytes() const {
+  size_t bytes = 0;
+  for (const absl::Span<const char> part : memory_) bytes += part.size();
+  return static_cast<int64_t>(bytes);
 }
 
 double PeakMeter::ReadGbPerSecond() const {
-  std::atomic<int64_t> next{0};
+  std::vector<absl::Span<const char>> pieces;
+  int64_t bytes = 0;
+  for (const absl::Span<const char> part : memory_) {
+    for (size_t at = 0; at + kPieceBytes <= part.size(); at += kPieceBytes) {
+      pieces.push_back(part.subspan(at, kPieceBytes));
+      bytes += kPieceBytes;
+    }
+  }
+  std::atomic<size_t> next{0};
   std::atomic<int32_t> sink{0};
-  const uint8_t* data = static_cast<const uint8_t*>(buffer_.data());
   const double seconds = Time(num_threads_, [&] {
     int32_t sum = 0;
-    for (int64_t at; (at = next.fetch_add(kPieceBytes)) < buffer_.bytes();) {
-      sum ^= kernels_.read_probe(data + at, kPieceBytes);
+    for (size_t i; (i = next.fetch_add(1)) < pieces.size();) {
+      sum ^= kernels_.read_probe(reinterpret_cast<const uint8_t*>(pieces[i].data()), kPieceBytes);
     }
     sink.fetch_xor(sum);
   });
-  return static_cast<double>(buffer_.bytes()) / seconds / 1e9;
+  return static_cast<double>(bytes) / seconds / 1e9;
 }
 
 double PeakMeter::Int8GopPerSecond() const {

@@ -4,8 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/buffer.h"
 #include "kernels/cpu/kernels.h"
 
@@ -18,22 +21,31 @@ class PeakMeter {
   static absl::StatusOr<std::unique_ptr<PeakMeter>> Create(const std::string& isa, int num_threads,
                                                            int64_t buffer_bytes);
 
-  // One pass over the buffer by all threads, GB/s. Takes tenths of a second.
+  // Reads memory that is there instead, which outlives the meter. Nobody writes to it meanwhile.
+  static absl::StatusOr<std::unique_ptr<PeakMeter>> Create(
+      const std::string& isa, int num_threads, std::vector<absl::Span<const char>> memory);
+
+  // One pass over the memory by all threads, GB/s. Takes tenths of a second.
   double ReadGbPerSecond() const;
   // Byte products on all threads, Gop/s (a multiplication and an addition are two).
   double Int8GopPerSecond() const;
   // Cycles of a chain of dependent additions on one thread, GHz.
   static double ClockGhz();
 
-  int64_t buffer_bytes() const { return buffer_.bytes(); }
+  int64_t memory_bytes() const;
 
  private:
-  PeakMeter(const CpuKernels& kernels, int num_threads, Buffer buffer)
-      : kernels_(kernels), num_threads_(num_threads), buffer_(std::move(buffer)) {}
+  PeakMeter(const CpuKernels& kernels, int num_threads, Buffer buffer,
+            std::vector<absl::Span<const char>> memory)
+      : kernels_(kernels),
+        num_threads_(num_threads),
+        buffer_(std::move(buffer)),
+        memory_(std::move(memory)) {}
 
   const CpuKernels& kernels_;
   const int num_threads_;
-  Buffer buffer_;
+  Buffer buffer_;  // empty: the memory is somebody else's
+  std::vector<absl::Span<const char>> memory_;
 };
 
 }  // namespace thermocline

@@ -18,6 +18,7 @@
 #include "kernels/cpu/calibrate.h"
 #include "kernels/cpu/peaks.h"
 #include "kernels/cpu/topology.h"
+#include "kernels/host_memory_info.h"
 #include "server/cli/calibration_file.h"
 #include "server/cli/commands.h"
 #include "server/cli/engine_flags.h"
@@ -29,7 +30,7 @@ namespace {
 struct BenchFlags {
   EngineFlags engine;
   BenchmarkOptions options;
-  int64_t buffer_mib = 4096;
+  int64_t buffer_mib = 0;
   std::string calibrate;
   std::string shape;  // of a random model; empty: measure the model given
   bool json = false;
@@ -128,6 +129,22 @@ class TemporaryModel {
   std::string path_;
 };
 
+// Over the experts in memory, which are there anyway, if they are more than the caches hold; else
+// over memory that is free.
+absl::StatusOr<std::unique_ptr<PeakMeter>> MakeMeter(const BenchFlags& flags,
+                                                     const Engine& engine) {
+  constexpr int64_t kEnough = int64_t{1} << 28, kMost = int64_t{4} << 30;
+  const int threads = engine.num_threads();
+  int64_t bytes = flags.buffer_mib << 20;
+  if (bytes == 0) {
+    absl::StatusOr<std::unique_ptr<PeakMeter>> meter =
+        PeakMeter::Create(flags.engine.cpu_isa, threads, engine.experts().host().ReadyMemory());
+    if (!meter.ok() || (*meter)->memory_bytes() >= kEnough) return meter;
+    bytes = std::clamp<int64_t>(AvailableMemoryBytes() / 4, 1 << 20, kMost);
+  }
+  return PeakMeter::Create(flags.engine.cpu_isa, threads, bytes);
+}
+
 absl::Status RunBench(BenchFlags flags) {
   if (!flags.calibrate.empty()) return Calibrate(flags);
   TemporaryModel random_model;
@@ -138,18 +155,16 @@ absl::Status RunBench(BenchFlags flags) {
     if (absl::Status s = random_model.Write(flags.shape); !s.ok()) return s;
     flags.engine.model = random_model.path();
   }
-  if (flags.buffer_mib < 1 || flags.buffer_mib > 65536) {
+  if (flags.buffer_mib < 0 || flags.buffer_mib > 65536) {
     return absl::InvalidArgumentError(
-        absl::StrCat("buffer = ", flags.buffer_mib, " MiB, but 1 to 65536 is allowed"));
+        absl::StrCat("buffer = ", flags.buffer_mib, " MiB, but 0 to 65536 is allowed"));
   }
   const auto start = std::chrono::steady_clock::now();
   absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(flags.engine, /*exact=*/false);
   if (!engine.ok()) return engine.status();
   const double load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const int threads = (*engine)->num_threads();
-  absl::StatusOr<std::unique_ptr<PeakMeter>> meter =
-      PeakMeter::Create(flags.engine.cpu_isa, threads, flags.buffer_mib << 20);
+  absl::StatusOr<std::unique_ptr<PeakMeter>> meter = MakeMeter(flags, **engine);
   if (!meter.ok()) return meter.status();
   BenchmarkOptions& options = flags.options;
   options.read_gb_per_second = [&] { return (*meter)->ReadGbPerSecond(); };
@@ -166,8 +181,9 @@ absl::Status RunBench(BenchFlags flags) {
   if (!rows.ok()) return rows.status();
   const double clock = PeakMeter::ClockGhz();
   if (!flags.json) {
-    std::puts(absl::StrFormat("%s; clock %.2f GHz; loaded in %.2f s; peaks over %d MiB\n",
-                              (*engine)->DescribeBackend(), clock, load_seconds, flags.buffer_mib)
+    std::puts(absl::StrFormat("%s; clock %.2f GHz; loaded in %.2f s; peaks over %d MB\n",
+                              (*engine)->DescribeBackend(), clock, load_seconds,
+                              (*meter)->memory_bytes() / 1000000)
                   .c_str());
     PrintTable(*rows);
     return absl::OkStatus();
@@ -206,8 +222,9 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->capture_default_str();
   command->add_option("--seed", options.seed, "of the random tokens")->capture_default_str();
   command
-      ->add_option("--buffer-mib", flags->buffer_mib,
-                   "memory read to measure the bandwidth; should exceed the caches many times")
+      ->add_option(
+          "--buffer-mib", flags->buffer_mib,
+          "memory read to measure the bandwidth; 0: the experts in memory, or what is free")
       ->capture_default_str();
   command->add_option("--shape", flags->shape,
                       absl::StrCat("instead of a model: random weights, SHAPE or SHAPE:TYPE, with ",

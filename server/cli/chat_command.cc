@@ -82,7 +82,8 @@ void AddChatCommand(CLI::App* app, int* exit_code) {
   command->add_option("--system", flags->system, "system message");
   command->add_option("--max-tokens", flags->max_tokens, "longest answer")->capture_default_str();
   command->callback([flags, exit_code] {
-    absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(flags->engine, /*exact=*/false);
+    absl::StatusOr<std::unique_ptr<Engine>> engine =
+        LoadEngine(flags->engine, /*exact=*/false, /*fill_behind=*/true);
     const absl::Status status =
         engine.ok() ? Converse(engine->get(), flags->sampling, flags->system, flags->max_tokens)
                     : engine.status();

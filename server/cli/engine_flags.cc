@@ -191,11 +191,13 @@ LoadProgress TerminalProgress(const char* what) {
   };
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact) {
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact,
+                                                   bool fill_behind) {
   if (exact && flags.activations.empty()) flags.exact = true;
   if (exact && flags.kv_dtype.empty()) flags.kv_dtype = "f32";
   absl::StatusOr<EngineOptions> options = ToEngineOptions(flags);
   if (!options.ok()) return options.status();
+  options->fill_behind = fill_behind;
   return Engine::Create(*std::move(options));
 }
 

@@ -64,8 +64,9 @@ std::string DefaultModelPath();
 // A bar on standard error, or nothing when that is no terminal.
 LoadProgress TerminalProgress(const char* what);
 // Loads a model for a command that runs to its end: f32 throughout when `exact` (unless the flags
-// say otherwise).
-absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact);
+// say otherwise). `fill_behind` as in EngineOptions: for commands whose first token is waited for.
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(EngineFlags flags, bool exact,
+                                                   bool fill_behind = false);
 
 // "2.2GB" to bytes: kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024; no unit: bytes.
 // INVALID_ARGUMENT for anything else.

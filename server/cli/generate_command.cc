@@ -25,7 +25,8 @@ absl::Status Generate(const GenerateFlags& flags) {
   if (flags.prompt.empty() == flags.tokens.empty()) {
     return absl::InvalidArgumentError("exactly one of --prompt and --tokens is needed");
   }
-  absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(flags.engine, /*exact=*/false);
+  absl::StatusOr<std::unique_ptr<Engine>> engine =
+      LoadEngine(flags.engine, /*exact=*/false, /*fill_behind=*/true);
   if (!engine.ok()) return engine.status();
   const Tokenizer* tokenizer = (*engine)->tokenizer();
   absl::StatusOr<std::vector<int32_t>> prompt =

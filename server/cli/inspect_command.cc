@@ -111,7 +111,7 @@ void PrintText(const ordered_json& d) {
       std::printf("all weights fit, with KV cache for %lld tokens\n",
                   static_cast<long long>(fits["kv_tokens_f16"].get<int64_t>()));
     } else if (const int64_t experts = fits.value("host_experts", int64_t{0}); experts > 0) {
-      std::printf("the weights do not fit; try --host-experts %lld\n",
+      std::printf("about %lld experts of each layer fit, others are read when needed\n",
                   static_cast<long long>(experts));
     } else {
       std::puts("the weights do not fit, not even with one expert a layer");

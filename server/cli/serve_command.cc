@@ -45,6 +45,7 @@ void AddServeCommand(CLI::App* app, int* exit_code) {
       return;
     }
     flags->serve.engine = *std::move(engine);
+    flags->serve.engine.fill_behind = true;
     const absl::Status served = Serve(std::move(flags->serve));
     if (!served.ok()) *exit_code = ReportError(served);
   });

@@ -31,9 +31,10 @@ TEST(EngineCreate, LimitsOfOptionsAreKept) {
   const auto invalid = absl::StatusCode::kInvalidArgument;
   ExpectRefused(invalid, "block size = 0", [](EngineOptions* o) { o->block_size = 0; });
   ExpectRefused(invalid, "block size = 1025", [](EngineOptions* o) { o->block_size = 1025; });
-  ExpectRefused(invalid, "max_batch_tokens = -1, but 0 or more",
+  ExpectRefused(invalid, "max_batch_tokens = -1, but 0 to 1048576",
                 [](EngineOptions* o) { o->scheduler.max_batch_tokens = -1; });
-  ExpectRefused(invalid, "1 or more", [](EngineOptions* o) { o->scheduler.max_num_seqs = 0; });
+  ExpectRefused(invalid, "max_num_seqs = 0",
+                [](EngineOptions* o) { o->scheduler.max_num_seqs = 0; });
   ExpectRefused(invalid, "1 or more", [](EngineOptions* o) { o->max_waiting = 0; });
   ExpectRefused(invalid, "memory = 0", [](EngineOptions* o) { o->memory = 0; });
   ExpectRefused(invalid, "1 to 16384", [](EngineOptions* o) { o->max_context = -1; });
@@ -74,14 +75,17 @@ TEST(EngineCreate, UnknownNamesAreRefused) {
 }
 
 TEST(EngineCreate, MemoryThatCannotBeHadIsFoundAtLoad) {
-  ExpectRefused(absl::StatusCode::kResourceExhausted, "a step of 2147483647 tokens",
-                [](EngineOptions* o) { o->scheduler.max_batch_tokens = INT32_MAX; });
-  // Gated DeltaNet keeps a state of fixed size for every sequence.
-  ExpectRefused(absl::StatusCode::kResourceExhausted, "state of 1073741824 sequences",
+  ExpectRefused(absl::StatusCode::kResourceExhausted, "for steps of 1048576 tokens",
                 [](EngineOptions* o) {
-                  o->model_path = GoldenPath("qwen3_next");
-                  o->scheduler.max_num_seqs = 1 << 30;
+                  o->memory = int64_t{1} << 30;
+                  o->scheduler.max_batch_tokens = 1 << 20;
                 });
+  // Gated DeltaNet keeps a state of fixed size for every sequence.
+  ExpectRefused(absl::StatusCode::kResourceExhausted, "for a KV cache of", [](EngineOptions* o) {
+    o->model_path = GoldenPath("qwen3_next");
+    o->memory = int64_t{1} << 30;
+    o->scheduler.max_num_seqs = 1 << 20;
+  });
 }
 
 TEST(EngineCreate, KvTokensAreRoundedUpToBlocksAndBoundTheContext) {

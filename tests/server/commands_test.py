@@ -24,7 +24,7 @@ LOGPROB_OF_NEXT = 4.0 - math.log(math.exp(4.0) + math.exp(2.0) + 62.0)  # logits
 
 ENGINE_FLAGS = {"backend": "cpu", "threads": "0", "no-pinning": None, "cpu-isa": "", "calibration": "", "activations": "",
                 "exact": None, "kv-dtype": "", "mla": "absorbed", "context": "0", "kv-tokens": "0", "block-size": "16",
-                "max-batch-tokens": "512", "max-num-seqs": "64", "max-waiting": "256", "host-experts": "-1",
+                "max-batch-tokens": "0", "max-num-seqs": "64", "max-waiting": "256", "host-experts": "-1", "memory": "",
                 "expert-policy": "lru"}
 SAMPLING_FLAGS = {"temperature": "0", "top-k": "0", "top-p": "1", "min-p": "0", "repetition-penalty": "1", "seed": "0"}
 # What may be written behind each command, with its default; None: a switch.
@@ -37,7 +37,7 @@ FLAGS = {
     "score": {**ENGINE_FLAGS, "tokens": "", "json": None, "logits": None},
     "perplexity": {**ENGINE_FLAGS, "file": "", "chunk": "512", "max-chunks": "0", "json": None},
     "bench": {**ENGINE_FLAGS, "prefill": "[512]", "streams": "[1,8,32]", "prompt-tokens": "32", "new-tokens": "32",
-              "repetitions": "3", "seed": "1", "buffer-mib": "4096", "shape": "", "calibrate": "", "json": None},
+              "repetitions": "3", "seed": "1", "buffer-mib": "0", "shape": "", "calibrate": "", "json": None},
     "inspect": {"json": None},
     "tokenize": {"file": ""},
     "render": {"file": ""},
@@ -94,7 +94,7 @@ class Flags(Case):
     def test_values_outside_their_range_are_refused_with_what_is_allowed(self):
         generate = ("generate", MODEL, "--prompt", "abc")
         for flags, part in [(("--threads", "-1"), "-1"), (("--block-size", "0"), "block"), (("--context", "-1"), "-1"),
-                            (("--max-batch-tokens", "0"), "max_batch_tokens = 0"), (("--max-num-seqs", "0"), "max_num_seqs = 0"),
+                            (("--max-batch-tokens", "-1"), "max_batch_tokens = -1"), (("--memory", "2g"), "without a unit"), (("--memory", "0"), "without a unit"), (("--memory", "1MB"), "the model does not fit into 1.0 MB of memory"), (("--max-num-seqs", "0"), "max_num_seqs = 0"),
                             (("--max-waiting", "0"), "max_waiting = 0"), (("--host-experts", "0"), "1 to num_experts = 4"), (("--host-experts", "5"), "num_experts = 4"),
                             (("--expert-policy", "fifo"), "lru"), (("--mla", "dense"), "absorbed and plain"),
                             (("--exact", "--activations", "int8"), "contradict"), (("--kv-tokens", "-1"), "kv_tokens = -1"),
@@ -249,7 +249,7 @@ class Inspect(Case):
         held = 4 * (fits["memory_available_bytes"] - (183808 - 98304)) // (6 * stack)
         self.assertEqual((fits["all_weights"], fits["kv_tokens_f16"], fits["host_experts"]), (False, 0, held))
         self.assertTrue(1 <= held <= 3)
-        self.assertRegex(self.out("inspect", str(path)), r"(?m)^here: \d+\.\d MiB available, the weights do not fit; try --host-experts [123]$")
+        self.assertRegex(self.out("inspect", str(path)), r"(?m)^here: \d+\.\d MiB available, about [123] experts of each layer fit, others are read when needed$")
 
     def test_a_folder_and_a_model_that_is_not_supported(self):
         out = json.loads(self.out("inspect", f"{GOLDEN}/qwen3_moe", "--json"))
@@ -394,7 +394,7 @@ class Bench(Case):
         self.assertEqual(len(re.findall(r"(?m)^prefill  ", text)), 4)  # two tables
         self.assertEqual(len(re.findall(r"(?m)^decode  ", text)), 4)
         self.refused("contradict", *bench, "--shape", "tiny:q8_0")
-        for value in ("0", "65537"):
+        for value in ("-1", "65537"):
             self.refused(f"buffer = {value} MiB", *bench, "--buffer-mib", value)
 
 

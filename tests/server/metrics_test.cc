@@ -55,10 +55,13 @@ TEST_F(MetricsTest, NamesAreTheContract) {
                            "thermocline_prompt_tokens_total",
                            "thermocline_generated_tokens_total",
                            "thermocline_preemptions_total",
-                           "thermocline_expert_hits_total{layer=\"0\"}",
-                           "thermocline_expert_misses_total{layer=\"0\"}",
-                           "thermocline_expert_evictions_total{layer=\"0\"}",
-                           "thermocline_expert_read_bytes_total{layer=\"0\"}",
+                           "thermocline_expert_file_bytes_total",
+                           "thermocline_expert_filling",
+                           "thermocline_expert_memory_bytes",
+                           "thermocline_expert_hits_total{layer=\"0\",tier=\"host\"}",
+                           "thermocline_expert_misses_total{layer=\"0\",tier=\"host\"}",
+                           "thermocline_expert_evictions_total{layer=\"0\",tier=\"host\"}",
+                           "thermocline_expert_read_bytes_total{layer=\"0\",tier=\"host\"}",
                            "thermocline_requests_finished_total{reason=\"stop\"}",
                            "thermocline_requests_finished_total{reason=\"length\"}",
                            "thermocline_requests_finished_total{reason=\"cancelled\"}",
@@ -137,11 +140,11 @@ TEST_F(MetricsTest, TheEnginesLoadIsAskedForAtEveryScrape) {
   EXPECT_EQ(Metric("thermocline_draining"), 1.0);
   EXPECT_EQ(Metric("thermocline_stage_seconds_total{stage=\"head\"}"), 1.5);
   EXPECT_EQ(Metric("thermocline_stage_seconds_total{stage=\"sample\"}"), 0.0);
-  EXPECT_EQ(Metric("thermocline_expert_hits_total{layer=\"1\"}"), 10.0);
-  EXPECT_EQ(Metric("thermocline_expert_misses_total{layer=\"1\"}"), 11.0);
-  EXPECT_EQ(Metric("thermocline_expert_evictions_total{layer=\"1\"}"), 12.0);
-  EXPECT_EQ(Metric("thermocline_expert_read_bytes_total{layer=\"1\"}"), 13.0);
-  EXPECT_EQ(Metric("thermocline_expert_hits_total{layer=\"0\"}"), 0.0);
+  EXPECT_EQ(Metric("thermocline_expert_hits_total{layer=\"1\",tier=\"host\"}"), 10.0);
+  EXPECT_EQ(Metric("thermocline_expert_misses_total{layer=\"1\",tier=\"host\"}"), 11.0);
+  EXPECT_EQ(Metric("thermocline_expert_evictions_total{layer=\"1\",tier=\"host\"}"), 12.0);
+  EXPECT_EQ(Metric("thermocline_expert_read_bytes_total{layer=\"1\",tier=\"host\"}"), 13.0);
+  EXPECT_EQ(Metric("thermocline_expert_hits_total{layer=\"0\",tier=\"host\"}"), 0.0);
   load.kv_blocks_total = 0;  // nothing to divide by
   load.draining = false;
   load.num_running = 20;

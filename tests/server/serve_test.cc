@@ -301,8 +301,8 @@ TEST_F(ServeTest, SaysWhatItServesAndWhere) {
   EXPECT_EQ(server_->Wait(), 0);
   for (const std::string& part : std::vector<std::string>{
            alphabet::Path() + ": ", ", 2 layers, hidden 64, 4 experts, 2 per token",
-           "(2 slots a layer), KV cache 1.0 MiB; context 100 tokens",
-           absl::StrCat("serving on ", data_address(), ";")}) {
+           "KV cache 1.0 MB (4096 tokens), steps of 512 tokens ", "; context 100 tokens",
+           "experts: 4 of 8 fit in memory (", absl::StrCat("serving on ", data_address(), ";")}) {
     EXPECT_TRUE(Said(part)) << part << "\n" << server_->err();
   }
   EXPECT_FALSE(Said("no tokenizer"));

@@ -184,6 +184,8 @@ class Bench {
       layer_bytes += static_cast<double>(e.bytes);
     }
     row->experts_per_layer = layer_bytes > 0.0 ? expert_bytes / layer_bytes : 0.0;
+    row->file_bytes =
+        static_cast<double>(s.after.expert_bytes_read - s.before.expert_bytes_read) / steps;
     const double tokens = static_cast<double>(s.tokens) / steps;
     const double logits = row->kind == "prefill" ? 1.0 / steps : static_cast<double>(row->streams);
     row->ops = expert_ops + 2.0 * tokens * static_cast<double>(work.body_elems) +

@@ -41,6 +41,7 @@ struct BenchmarkRow {
   double bytes = 0.0;
   double ops = 0.0;
   double experts_per_layer = 0.0;  // distinct ones
+  double file_bytes = 0.0;         // read from the model's files for experts
   StageSeconds stages = {};
   // Medians of the measurements around this row; 0: not measured.
   double read_gb_per_second = 0.0;

@@ -2,6 +2,7 @@
 #ifndef THERMOCLINE_ENGINE_ENGINE_OPTIONS_H_
 #define THERMOCLINE_ENGINE_ENGINE_OPTIONS_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "absl/types/span.h"
 #include "engine/model/model.h"
+#include "engine/pass/expert_store.h"
 #include "engine/pass/forward_pass.h"
 #include "engine/request.h"
 #include "engine/weights/weight_store.h"
@@ -52,6 +54,8 @@ struct EngineOptions {
   std::unique_ptr<Backend> device_backend;
   int device_experts = 0;
   bool poison_evicted = false;
+  ExpertStore::MakeReader make_reader;  // another reader of experts
+  std::chrono::nanoseconds read_deadline = std::chrono::seconds(30);
   std::optional<uint64_t> shuffle_kv_seed;
   HiddenObserver hidden_observer;
   // Every row of logits: request, position of the token it follows.

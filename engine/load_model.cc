@@ -236,7 +236,9 @@ absl::Status Loader::MakeRoom() {
        .device_experts = options_.device_experts,
        .policy = options_.expert_policy,
        .page_cache = m_.plan.all_resident && m_.plan.spare > m_.checkpoint->total_bytes(),
-       .poison = options_.poison_evicted},
+       .poison = options_.poison_evicted,
+       .make_reader = options_.make_reader,
+       .read_deadline = options_.read_deadline},
       m_.expert_files.get());
   if (!experts.ok()) return experts.status();
   m_.experts = *std::move(experts);
@@ -267,6 +269,7 @@ absl::Status Loader::ReadWeights() {
     progress(dense_done - done);
   };
   if (absl::Status s = m_.weights->LoadDense(m_.pool.get(), dense_progress); !s.ok()) return s;
+  if (!m_.plan.all_resident) m_.checkpoint->DropCached();
   if (absl::Status s = m_.experts->StartFill(progress); !s.ok()) return s;
   if (options_.fill_behind) return absl::OkStatus();
   m_.experts->Fill(progress, nullptr);

@@ -23,6 +23,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr int64_t kDropEvery = int64_t{32} << 20;  // bytes
+
 int64_t ModifiedNs(const struct stat& info) {
   return info.st_mtim.tv_sec * int64_t{1'000'000'000} + info.st_mtim.tv_nsec;
 }
@@ -124,10 +126,15 @@ absl::Status Checkpoint::CheckUnchanged(int file_idx) const {
       absl::StrCat("\"", files_[i], "\" has been written to since it was opened"));
 }
 
+void Checkpoint::DropCached() {
+  drop_cached_ = true;
+  for (const int fd : fds_) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 absl::Status Checkpoint::ReadFile(int file_idx, int64_t offset, int64_t bytes,
                                   void* destination) const {
   char* out = static_cast<char*>(destination);
-  const int64_t most = drop_cached_ ? 1 << 22 : 1 << 30;  // bytes at once
+  const int64_t most = drop_cached_ ? kDropEvery : 1 << 30;  // bytes at once
   const int fd = fds_[static_cast<size_t>(file_idx)];
   while (bytes > 0) {
     const ssize_t got = pread(fd, out, static_cast<size_t>(std::min<int64_t>(bytes, most)), offset);
@@ -138,7 +145,11 @@ absl::Status Checkpoint::ReadFile(int file_idx, int64_t offset, int64_t bytes,
           "\" failed: ",
           got == 0 ? "the file is shorter than when it was opened" : std::strerror(errno)));
     }
-    if (drop_cached_) posix_fadvise(fd, offset, got, POSIX_FADV_DONTNEED);
+    // The whole file now and then: the kernel keeps what is cached in units larger than a read.
+    if (drop_cached_ && cached_.fetch_add(got) + got >= kDropEvery) {
+      cached_.store(0);
+      posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
     out += got;
     offset += got;
     bytes -= got;

@@ -2,6 +2,7 @@
 #ifndef THERMOCLINE_ENGINE_FORMATS_CHECKPOINT_H_
 #define THERMOCLINE_ENGINE_FORMATS_CHECKPOINT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -91,8 +92,9 @@ class Checkpoint {
   absl::Status Read(const TensorInfo& tensor, int64_t offset, int64_t bytes,
                     void* destination) const;
 
-  // From here on what Read has read does not stay in the page cache, which a memory limit counts.
-  void DropCached() { drop_cached_ = true; }
+  // From here on what Read has read does not stay in the page cache, which a memory limit counts;
+  // what has been read is dropped now.
+  void DropCached();
 
   // DATA_LOSS naming the file when it has been written to since it was opened. Any thread.
   absl::Status CheckUnchanged(int file_idx) const;
@@ -115,6 +117,7 @@ class Checkpoint {
   std::vector<std::string> files_;
   std::vector<int> fds_;
   bool drop_cached_ = false;
+  mutable std::atomic<int64_t> cached_{0};  // bytes read since they were dropped last
   struct Stamp {
     int64_t bytes = 0, mtime_ns = 0;
   };

@@ -86,6 +86,7 @@ absl::Status ExpertStore::Initialize() {
   ExpertFetcher::Options fetcher;
   fetcher.tier = host_.get();
   fetcher.source = files_;
+  fetcher.read_deadline = options_.read_deadline;
   fetcher.make_reader = [this](std::function<void(bool)> on_landed) {
     ReaderOptions reader;
     reader.files = read_files_;
@@ -93,6 +94,7 @@ absl::Status ExpertStore::Initialize() {
     reader.keep_cached = options_.page_cache;
     reader.max_piece_bytes = std::max<int64_t>(1, files_->max_piece_bytes());
     reader.on_landed = std::move(on_landed);
+    if (options_.make_reader) return options_.make_reader(reader);
     return MakeExpertReader(options_.reader, reader);
   };
   absl::StatusOr<std::unique_ptr<ExpertFetcher>> made = ExpertFetcher::Create(fetcher);

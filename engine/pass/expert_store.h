@@ -3,6 +3,7 @@
 #ifndef THERMOCLINE_ENGINE_PASS_EXPERT_STORE_H_
 #define THERMOCLINE_ENGINE_PASS_EXPERT_STORE_H_
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,6 +30,8 @@ struct ExpertStats {
 class ExpertStore {
  public:
   static constexpr int kReadDepth = 8;  // reads at once
+  using MakeReader =
+      std::function<absl::StatusOr<std::unique_ptr<ExpertReader>>(const ReaderOptions&)>;
 
   struct Options {
     const Checkpoint* checkpoint = nullptr;
@@ -44,6 +47,8 @@ class ExpertStore {
     // Files are read through the page cache, which keeps them: for when there is room for it.
     bool page_cache = false;
     bool poison = false;
+    MakeReader make_reader;  // unset: MakeExpertReader with `reader`
+    std::chrono::nanoseconds read_deadline = std::chrono::seconds(30);
   };
 
   // Makes room; reads only the biases. All outlive the store. INVALID_ARGUMENT for an unknown

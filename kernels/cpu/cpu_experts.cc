@@ -167,7 +167,9 @@ const uint8_t* CpuExperts::After(size_t e, const TensorView& matrix, int64_t row
   if (e + 1 == works_.size() || experts_[e + 1].next_gate.load(kRelaxed) >= num_gates_)
     return nullptr;
   const Arrival* arrival = works_[e + 1].arrival.load(kAcquire);
-  return arrival != nullptr ? PanelOf(works_[e + 1].weights.gate, 0) : nullptr;
+  // An expert that failed before it had a slot has arrived nowhere.
+  const bool here = arrival != nullptr && !works_[e + 1].weights.gate.empty();
+  return here ? PanelOf(works_[e + 1].weights.gate, 0) : nullptr;
 }
 
 void CpuExperts::GateUp(size_t e, int task, Worker* worker) {

@@ -50,6 +50,7 @@ nlohmann::ordered_json ToJson(const BenchmarkRow& row) {
           {"bytes_per_step", row.bytes},
           {"ops_per_step", row.ops},
           {"experts_per_layer", row.experts_per_layer},
+          {"file_bytes_per_step", row.file_bytes},
           {"gb_per_second", row.gb_per_second()},
           {"gop_per_second", row.gop_per_second()},
           {"read_gb_per_second", row.read_gb_per_second},
@@ -76,7 +77,7 @@ void PrintTable(const std::vector<BenchmarkRow>& rows) {
   }
   std::puts(
       "\nms a step    streams tokens      step  embed attention router experts combine   head  "
-      "sample");
+      "sample  MB from disk");
   for (const BenchmarkRow& r : rows) {
     std::string line =
         absl::StrFormat("%-10s  %7d %6d %9.2f", r.kind, r.streams, r.tokens, r.seconds * 1e3);
@@ -84,6 +85,7 @@ void PrintTable(const std::vector<BenchmarkRow>& rows) {
     for (size_t i = 0; i < kNumStages; ++i) {
       absl::StrAppendFormat(&line, "%*.2f", widths[i], r.stages[i] * 1e3);
     }
+    absl::StrAppendFormat(&line, "%14.1f", r.file_bytes / 1e6);
     std::puts(line.c_str());
   }
 }

@@ -23,6 +23,7 @@ struct FakeReaderOptions {
   int depth = 4;
   int errors = 0;   // of a thousand reads: errors, and a share of them wrong bytes and hung reads
   int never = 150;  // of a thousand late reads: those that do not land before they are stopped
+  bool wrong_bytes = true;  // among the errors
   int64_t buffer_bytes = 0;
   // Writes the stored bytes of a range.
   std::function<void(const FileRange&, char*)> read;
@@ -177,7 +178,7 @@ class FakeReader : public ExpertReader {
         landed.bytes[static_cast<size_t>(i)] = at;
         at += range.bytes;
       }
-      if (Chance(errors / 2)) buffer[random_() % 8] ^= 0x55;  // a checksum will not hold
+      if (options_.wrong_bytes && Chance(errors / 2)) buffer[random_() % 8] ^= 0x55;  // a checksum will not hold
     }
     read.open = false;
     landed_.push_back(landed);

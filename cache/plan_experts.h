@@ -15,6 +15,8 @@ enum class Place : uint8_t {
   kHost,    // computed by the CPU, where it lies or when it has been read
 };
 
+inline constexpr int kNumPlaces = 2;
+
 struct PlannedExpert {
   int32_t expert = 0;
   Place place = Place::kHost;

@@ -321,6 +321,8 @@ void Engine::PublishLoad() {
   load_.stage_seconds = clock_->seconds();
   load_.expert_bytes_computed = loaded_->experts->runner().bytes_computed();
   load_.draining = draining_;
+  load_.expert_seconds = loaded_->experts->runner().measured_seconds();
+  load_.expert_seconds_predicted = loaded_->experts->runner().predicted_seconds();
   load_.expert_bytes_read = loaded_->experts->fetcher().reader().bytes_read();
   load_.filling = loaded_->experts->busy();
   load_.expert_failure = loaded_->experts->first_failure();

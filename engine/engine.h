@@ -31,6 +31,8 @@ struct EngineLoad {
   StageSeconds stage_seconds = {};
   int64_t expert_bytes_computed = 0;
   bool draining = false;
+  double expert_seconds = 0.0;              // in the experts of all layers, summed
+  double expert_seconds_predicted = 0.0;    // by the cost model
   int64_t expert_bytes_allowed = 0;         // of the host's slots, by the limits of now
   int64_t expert_bytes_read = 0;            // from the files, with what direct reads add
   bool filling = false;                     // experts are still to come in

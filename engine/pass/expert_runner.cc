@@ -63,11 +63,17 @@ absl::Status ExpertRunner::Plan(int layer, const TensorView& x, const TensorView
     share->out_rows.clear();
   }
   Stats& stats = stats_[static_cast<size_t>(layer)];
+  work_ = {};
   for (const PlannedExpert& planned : PlanExperts({tokens_per_expert_, on_device, on_host})) {
     const bool device = planned.place == Place::kDevice;
     AddWork(device ? device_ : host_, planned.expert, device ? &on_device_ : &on_host_);
     ++(planned.fetch ? stats.misses : stats.hits);
     bytes_computed_ += layout().bytes;
+    const size_t place = static_cast<size_t>(planned.place);
+    work_.expert_bytes[place] += layout().bytes;
+    ++work_.experts[place];
+    work_.pairs[place] += tokens_per_expert_[static_cast<size_t>(planned.expert)];
+    if (planned.fetch) work_.missing_bytes += layout().bytes;
   }
   return absl::OkStatus();
 }
@@ -117,6 +123,7 @@ void ExpertRunner::AddWork(const Tier& tier, int32_t expert, Share* share) {
 
 void ExpertRunner::Start(Activation activation, const TensorView& out) {
   out_ = out;
+  started_ = std::chrono::steady_clock::now();
   for (Share* share : {&on_host_, &on_device_}) {
     share->batch = {WeightsIn(layout(), nullptr), activation, x_, out};
     if (share->direct) continue;
@@ -172,6 +179,10 @@ absl::StatusOr<std::vector<ExpertRunner::LostRow>> ExpertRunner::Finish() {
     if (absl::Status s = device_.backend->device->Wait(device_done_); !s.ok()) return s;
     BringBack(&on_device_);
   }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - started_;
+  predicted_seconds_ += costs_.LayerSeconds(work_);
+  measured_seconds_ += seconds.count();
+  costs_.Observe(work_, seconds.count());
   return lost;
 }
 

@@ -3,12 +3,14 @@
 #ifndef THERMOCLINE_ENGINE_PASS_EXPERT_RUNNER_H_
 #define THERMOCLINE_ENGINE_PASS_EXPERT_RUNNER_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cache/cost_model.h"
 #include "cache/expert_fetcher.h"
 #include "cache/plan_experts.h"
 #include "engine/pass/routed_experts.h"
@@ -44,6 +46,10 @@ class ExpertRunner : public RoutedExperts {
   // Bytes of the experts computed since the start: an expert counts once a step, however many of
   // its tokens there are.
   int64_t bytes_computed() const { return bytes_computed_; }
+  // What layers cost, and the sums of what was predicted and what it was.
+  const CostModel& costs() const { return costs_; }
+  double predicted_seconds() const { return predicted_seconds_; }
+  double measured_seconds() const { return measured_seconds_; }
 
  private:
   // The experts of the layer at hand that one tier computes.
@@ -82,6 +88,10 @@ class ExpertRunner : public RoutedExperts {
   std::vector<std::vector<int64_t>> heat_;
   std::vector<Stats> stats_;
   int64_t bytes_computed_ = 0;
+  CostModel costs_;
+  LayerWork work_;  // of the layer at hand
+  std::chrono::steady_clock::time_point started_;
+  double predicted_seconds_ = 0.0, measured_seconds_ = 0.0;
 };
 
 }  // namespace thermocline

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "tests/support/fake_root.h"
 
 namespace thermocline {
@@ -106,6 +108,72 @@ TEST_F(AvailableMemory, LinesThatMeanNothingSayNothing) {
   EXPECT_EQ(Bytes(), kGiB);
   root_.Write("/sys/fs/cgroup/a/memory.current", "");
   EXPECT_EQ(Bytes(), 8 * kGiB);
+}
+
+class Limits : public AvailableMemory {
+ protected:
+  static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  Limits() {
+    root_.Write("/proc/self/cgroup", "0::/a\n");
+    root_.Write("/proc/self/status",
+                "Name:\tx\nVmRSS:\t 2097152 kB\nRssAnon:\t 1040384 kB\nRssFile:\t 5 kB\n"
+                "RssShmem:\t 8192 kB\n");  // 1 GiB in all
+  }
+  void Expect(int64_t hard, int64_t soft) const {
+    const MemoryLimits limits = GroupMemoryLimits(root_.path());
+    EXPECT_EQ(limits.hard, hard);
+    EXPECT_EQ(limits.soft, soft);
+  }
+};
+
+TEST_F(Limits, OwnMemoryIsWhatCannotBeGivenBack) {
+  EXPECT_EQ(OwnMemoryBytes(root_.path()), kGiB);
+  EXPECT_EQ(OwnMemoryBytes("/nowhere"), 0);
+  EXPECT_GT(OwnMemoryBytes(), 1 << 16);
+}
+
+TEST_F(Limits, AreNoneWithoutGroups) {
+  Expect(kNone, kNone);
+  WriteGroup("/a", "max", 3 * kGiB);
+  Expect(kNone, kNone);
+}
+
+TEST_F(Limits, AreThoseOfTheGroupLessWhatOthersHold) {
+  WriteGroup("/a", std::to_string(5 * kGiB), kGiB);  // ours alone
+  Expect(5 * kGiB, kNone);
+  WriteGroup("/a", std::to_string(5 * kGiB), 3 * kGiB);  // others hold 2 GiB
+  Expect(3 * kGiB, kNone);
+  root_.Write("/sys/fs/cgroup/a/memory.high", std::to_string(4 * kGiB) + "\n");
+  Expect(3 * kGiB, 2 * kGiB);
+  WriteGroup("/a", std::to_string(5 * kGiB), 3 * kGiB, "active_file 536870912\n");
+  Expect(3 * kGiB + kGiB / 2, 2 * kGiB + kGiB / 2);
+  // A group above it.
+  WriteGroup("", std::to_string(4 * kGiB), 3 * kGiB);
+  Expect(2 * kGiB, 2 * kGiB + kGiB / 2);
+}
+
+TEST_F(Limits, OfVersionOneHaveASoftLimit) {
+  root_.Write("/proc/self/cgroup", "4:memory:/x\n");
+  const std::string folder = "/sys/fs/cgroup/memory/x";
+  root_.Write(folder + "/memory.limit_in_bytes", "9223372036854771712\n");
+  root_.Write(folder + "/memory.soft_limit_in_bytes", "9223372036854771712\n");
+  root_.Write(folder + "/memory.usage_in_bytes", std::to_string(kGiB));
+  Expect(kNone, kNone);
+  root_.Write(folder + "/memory.soft_limit_in_bytes", std::to_string(2 * kGiB));
+  Expect(kNone, 2 * kGiB);
+  root_.Write(folder + "/memory.limit_in_bytes", std::to_string(3 * kGiB));
+  Expect(3 * kGiB, 2 * kGiB);
+  // The soft limit is no wall: what is left is counted to the hard one.
+  EXPECT_EQ(Bytes(), 2 * kGiB);
+}
+
+TEST_F(Limits, AreReadAllAtOnce) {
+  WriteGroup("/a", std::to_string(5 * kGiB), 2 * kGiB);
+  const MemoryReading reading = ReadMemory(root_.path());
+  EXPECT_EQ(reading.held, kGiB);
+  EXPECT_EQ(reading.available, 3 * kGiB);
+  EXPECT_EQ(reading.limits.hard, 4 * kGiB);
+  EXPECT_EQ(reading.limits.soft, kNone);
 }
 
 }  // namespace

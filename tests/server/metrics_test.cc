@@ -56,6 +56,8 @@ TEST_F(MetricsTest, NamesAreTheContract) {
                            "thermocline_generated_tokens_total",
                            "thermocline_preemptions_total",
                            "thermocline_expert_file_bytes_total",
+                           "thermocline_expert_predicted_seconds_total",
+                           "thermocline_expert_seconds_total",
                            "thermocline_expert_filling",
                            "thermocline_expert_memory_bytes",
                            "thermocline_expert_hits_total{layer=\"0\",tier=\"host\"}",

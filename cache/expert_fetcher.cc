@@ -191,7 +191,7 @@ std::vector<ExpertFetcher::Failure> ExpertFetcher::End() {
   return failures;
 }
 
-void ExpertFetcher::Prefetch(absl::Span<const ExpertId> ids) {
+void ExpertFetcher::Prefetch(absl::Span<const ExpertId> ids, Claimant who) {
   Residency& books = *tier_.residency();
   {
     const MutexLock lock(&mutex_);
@@ -199,8 +199,7 @@ void ExpertFetcher::Prefetch(absl::Span<const ExpertId> ids) {
       const auto failed = failed_.find({id.layer, id.expert});
       if (failed != failed_.end() && Clock::now() < failed->second.until) continue;
       if (books.Find(id).has_value()) continue;
-      const std::optional<SlotId> slot =
-          missing_.empty() ? books.Claim(id, Claimant::kPrefetch) : std::nullopt;
+      const std::optional<SlotId> slot = missing_.empty() ? books.Claim(id, who) : std::nullopt;
       if (!slot.has_value()) continue;  // another layer may have room
       const FetchPtr fetch = NewFetch(id, nullptr, 0);
       Arm(fetch, *slot);

@@ -75,9 +75,9 @@ class ExpertFetcher : public ExpertFeed {
   // Threads of a region help from here on; End: no more, and the slots may be evicted.
   void EnterRegion() { in_region_.store(true); }
   std::vector<Failure> End();
-  // Reads experts ahead into slots that the step does not need, first ones first, as long as there
-  // are any. Those that are here are left alone.
-  void Prefetch(absl::Span<const ExpertId> ids);
+  // Reads experts ahead into slots that the step does not need (kFill: that are free), first ones
+  // first, as long as there are any. Those that are here are left alone.
+  void Prefetch(absl::Span<const ExpertId> ids, Claimant who = Claimant::kPrefetch);
   void CancelPrefetches();
   // Of an expert that could not be read; the first one since the start.
   absl::Status first_failure();

@@ -115,6 +115,7 @@ std::optional<SlotId> Residency::Claim(ExpertId id, Claimant who) {
   const bool has_none = layer.slots.empty();
   std::optional<SlotId> slot;
   if (within || has_none) slot = FreeSlot(size);
+  if (!slot && who == Claimant::kFill) return std::nullopt;
   if (!slot && within) slot = VictimBeyondQuota(size, who);
   if (!slot) slot = VictimOf(id.layer, who);
   if (!slot && has_none && who == Claimant::kStep) slot = AnyVictim(size, who);

@@ -29,7 +29,8 @@
 namespace thermocline {
 
 enum class SlotState : uint8_t { kFree, kFilling, kHalf, kReady, kDraining, kFailed };
-enum class Claimant : uint8_t { kStep, kPrefetch };
+// kFill takes only what is free.
+enum class Claimant : uint8_t { kStep, kPrefetch, kFill };
 
 class Residency {
  public:

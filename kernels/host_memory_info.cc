@@ -62,15 +62,24 @@ Group ReadGroup(const std::string& folder) {
   return group;
 }
 
+// Sum of the lines of a file of /proc that have one of the names, in kB there.
+std::optional<int64_t> BytesInLines(const std::string& path,
+                                    std::initializer_list<absl::string_view> names) {
+  std::optional<int64_t> bytes;
+  std::ifstream file(path);
+  for (std::string name; file >> name;) {
+    int64_t kib = 0;
+    const bool wanted = std::find(names.begin(), names.end(), name) != names.end();
+    if (wanted && file >> kib) bytes = bytes.value_or(0) + kib * 1024;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 int64_t AvailableMemoryBytes(const std::string& root) {
-  int64_t bytes = int64_t{4} << 30;
-  std::ifstream meminfo(absl::StrCat(root, "/proc/meminfo"));
-  for (std::string name; meminfo >> name;) {
-    int64_t kib = 0;
-    if (name == "MemAvailable:" && meminfo >> kib) bytes = kib * 1024;
-  }
+  int64_t bytes = BytesInLines(absl::StrCat(root, "/proc/meminfo"), {"MemAvailable:"})
+                      .value_or(int64_t{4} << 30);
   for (const std::string& folder : ControlGroups(root, "memory")) {
     const Group group = ReadGroup(folder);
     // Beyond memory.high the kernel slows the group down until it stands still.
@@ -81,13 +90,17 @@ int64_t AvailableMemoryBytes(const std::string& root) {
 }
 
 int64_t OwnMemoryBytes(const std::string& root) {
-  int64_t bytes = 0;
-  std::ifstream status(absl::StrCat(root, "/proc/self/status"));
-  for (std::string name; status >> name;) {
-    int64_t kib = 0;
-    if ((name == "RssAnon:" || name == "RssShmem:") && status >> kib) bytes += kib * 1024;
+  return BytesInLines(absl::StrCat(root, "/proc/self/status"), {"RssAnon:", "RssShmem:"})
+      .value_or(0);
+}
+
+int64_t SwapBytes(const std::string& root) {
+  for (const std::string& folder : ControlGroups(root, "memory")) {
+    for (const char* name : {"/memory.swap.max", "/memory.swappiness"}) {
+      if (ReadNumber(folder + name) == 0) return 0;
+    }
   }
-  return bytes;
+  return BytesInLines(absl::StrCat(root, "/proc/meminfo"), {"SwapTotal:"}).value_or(0);
 }
 
 MemoryReading ReadMemory(const std::string& root) {

@@ -28,6 +28,10 @@ struct MemoryLimits {
 };
 MemoryLimits GroupMemoryLimits(const std::string& root = "");
 
+// Bytes of swap that memory of this process may go to: SwapTotal of /proc/meminfo, but none where
+// one of its control groups has v2 memory.swap.max or v1 memory.swappiness 0.
+int64_t SwapBytes(const std::string& root = "");
+
 // All of it at one moment.
 struct MemoryReading {
   int64_t held = 0;       // OwnMemoryBytes

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/host_memory_info.h"
 #include "server/engine_watch.h"
 #include "server/grpc/control_service.h"
 #include "server/grpc/inference_service.h"
@@ -120,6 +121,11 @@ void LogModel(const Engine& engine, const ServeOptions& options) {
                          " fit in memory (", MB(plan.expert_bytes), " of ",
                          MB(engine.expert_files().total_bytes()), ")",
                          plan.all_resident ? "" : ", the others are read when needed"));
+  }
+  if (const int64_t swap = SwapBytes(); swap > 0) {
+    LogWarning(absl::StrCat("the system may move experts to its ", MB(swap),
+                            " of swap, which is slower than reading them; swapoff, or a container "
+                            "whose memory and swap limits are the same, keeps them in memory"));
   }
   LogInfo(absl::StrCat("experts are read by ", engine.experts().fetcher().reader().Describe()));
   if (engine.tokenizer() == nullptr) {

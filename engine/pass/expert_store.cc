@@ -148,7 +148,7 @@ void ExpertStore::Tend() {
   if (room <= kAhead / 2) return;
   const size_t count = std::min(to_fill_.size() - num_begun_, static_cast<size_t>(room));
   // Those that a step has brought in, or that could not be read, are left alone.
-  fetcher_->Prefetch(absl::MakeConstSpan(to_fill_).subspan(num_begun_, count));
+  fetcher_->Prefetch(absl::MakeConstSpan(to_fill_).subspan(num_begun_, count), Claimant::kFill);
   num_begun_ += count;
 }
 

@@ -77,6 +77,20 @@ TEST_F(ResidencyTest, AnExpertGoesThroughItsStates) {
   EXPECT_EQ(books_->ExpertIn(slot), (ExpertId{0, 3}));
 }
 
+TEST_F(ResidencyTest, FillingTakesOnlyWhatIsFree) {
+  Make(4);  // two for each layer
+  Fill(0, 1);
+  EXPECT_NE(Claim(0, 2, Claimant::kFill), std::nullopt);
+  EXPECT_EQ(Draw(), "e1 ~e2 . .");
+  EXPECT_EQ(Claim(0, 3, Claimant::kFill), std::nullopt);  // its quota is full, and nobody gives way
+  Fill(0, 4);                                             // a step drives out
+  EXPECT_EQ(Draw(), "e4 ~e2 . .");
+  Fill(1, 0);
+  Fill(1, 1);
+  EXPECT_EQ(Claim(1, 2, Claimant::kFill), std::nullopt);
+  EXPECT_EQ(Draw(), "e4 ~e2 E0 E1");
+}
+
 // Down may land first: FILLING becomes READY.
 TEST_F(ResidencyTest, AnExpertMayBeReadyWithoutBeingHalf) {
   Make(2);

@@ -167,6 +167,22 @@ TEST_F(Limits, OfVersionOneHaveASoftLimit) {
   EXPECT_EQ(Bytes(), 2 * kGiB);
 }
 
+TEST_F(Limits, SwapIsWhatTheSystemHasUnlessAGroupForbidsIt) {
+  EXPECT_EQ(SwapBytes(root_.path()), 0);
+  root_.Write("/proc/meminfo",
+              "MemAvailable: 8388608 kB\nSwapTotal:  1048576 kB\nSwapFree: 3 kB\n");
+  EXPECT_EQ(SwapBytes(root_.path()), kGiB);
+  root_.Write("/sys/fs/cgroup/a/memory.swap.max", "max\n");
+  EXPECT_EQ(SwapBytes(root_.path()), kGiB);
+  root_.Write("/sys/fs/cgroup/a/memory.swap.max", "0\n");
+  EXPECT_EQ(SwapBytes(root_.path()), 0);
+  root_.Write("/proc/self/cgroup", "4:memory:/x\n");
+  root_.Write("/sys/fs/cgroup/memory/x/memory.swappiness", "60\n");
+  EXPECT_EQ(SwapBytes(root_.path()), kGiB);
+  root_.Write("/sys/fs/cgroup/memory/x/memory.swappiness", "0\n");
+  EXPECT_EQ(SwapBytes(root_.path()), 0);
+}
+
 TEST_F(Limits, AreReadAllAtOnce) {
   WriteGroup("/a", std::to_string(5 * kGiB), 2 * kGiB);
   const MemoryReading reading = ReadMemory(root_.path());

@@ -50,6 +50,30 @@ class SchedulerOrder : public testing::Test {
   std::unique_ptr<Scheduler> scheduler_;
 };
 
+TEST_F(SchedulerOrder, PromptLogitsAreBounded) {
+  Make(16, 4, {.max_batch_tokens = 16, .max_num_seqs = 4, .max_prompt_logits = 5});
+  for (const SequenceId id : {1, 2}) {
+    Sequence sequence;
+    sequence.id = id;
+    sequence.tokens.assign(8, 3);
+    sequence.num_prompt = 8;
+    sequence.all_prompt_logits = true;
+    scheduler_->Add(std::move(sequence));
+  }
+  Add(3, 4);
+  const auto step = [&] {
+    const Batch batch = scheduler_->Schedule();
+    scheduler_->Commit(batch);
+    EXPECT_LE(batch.logits_rows.size(), 5u + 4u);
+    return Tokens(batch);
+  };
+  EXPECT_EQ(step(), (Counts{{1, 5}}));                  // 2 waits for rows, 3 for 2
+  EXPECT_EQ(step(), (Counts{{1, 3}, {2, 2}, {3, 4}}));  // other prompts need no such rows
+  EXPECT_EQ(step(), (Counts{{2, 5}}));
+  EXPECT_EQ(step(), (Counts{{2, 1}}));
+  EXPECT_EQ(step(), Counts{});
+}
+
 TEST_F(SchedulerOrder, GeneratingSequencesGoBeforeAPromptThatAlreadyRuns) {
   Make(16, 4, {.max_batch_tokens = 4});
   Add(1, 2);

@@ -178,7 +178,8 @@ class FakeReader : public ExpertReader {
         landed.bytes[static_cast<size_t>(i)] = at;
         at += range.bytes;
       }
-      if (options_.wrong_bytes && Chance(errors / 2)) buffer[random_() % 8] ^= 0x55;  // a checksum will not hold
+      if (options_.wrong_bytes && Chance(errors / 2))
+        buffer[random_() % 8] ^= 0x55;  // a checksum will not hold
     }
     read.open = false;
     landed_.push_back(landed);

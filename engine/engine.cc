@@ -123,13 +123,16 @@ void Engine::FollowMemoryLimits(double now) {
   const MemoryPlan& plan = loaded_->plan;
   if (needs.classes.empty() || needs.layer_slots.has_value()) return;
   const MemoryLimits limits = options_.read_memory().limits;
-  const int64_t limit = std::min({limits.hard, limits.soft, needs.limit});
+  int64_t limit = std::min({limits.hard, limits.soft, needs.limit});
+  // Less than a hundredth of it comes and goes, with what the kernel counts; the reserve is there
+  // for that.
+  if (limit >= needs.limit - needs.limit / 100) limit = needs.limit;
   // What the experts' part of the budget would be with this limit, all other parts as they are.
   const int64_t bytes = limit == needs.limit ? plan.expert_bytes
                                              : plan.expert_bytes + plan.spare -
                                                    (needs.limit - MemoryReserve(needs.limit)) +
                                                    (limit - MemoryReserve(limit));
-  loaded_->experts->Resize(std::min(bytes, plan.expert_bytes));
+  if (loaded_->experts->Resize(std::min(bytes, plan.expert_bytes))) PublishLoad();
 }
 
 bool Engine::Step() {

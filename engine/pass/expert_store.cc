@@ -183,6 +183,16 @@ void ExpertStore::Fill(const std::function<void(int64_t)>& progress,
   });
 }
 
+bool ExpertStore::Resize(int64_t bytes) {
+  const int before = num_host_slots();
+  host_->Resize(bytes);
+  if (num_host_slots() > before) {
+    to_fill_ = HostExperts();
+    num_begun_ = 0;
+  }
+  return num_host_slots() != before;
+}
+
 int ExpertStore::num_host_slots() const {
   int slots = 0;
   for (size_t c = 0; c < host_->size_classes().size(); ++c) {

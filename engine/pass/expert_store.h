@@ -73,8 +73,9 @@ class ExpertStore {
   void Raise() { fetcher_->Raise(); }  // any thread
   // Of an expert that could not be read; the first one since the start.
   absl::Status first_failure() { return fetcher_->first_failure(); }
-  // The host's slots are to take no more than so many bytes, or more again. Between steps.
-  void Resize(int64_t bytes) { host_->Resize(bytes); }
+  // The host's slots are to take no more than so many bytes, or more again, which are filled.
+  // Between steps. Whether that changes anything.
+  bool Resize(int64_t bytes);
 
   ExpertRunner& runner() { return *runner_; }
   const ExpertRunner& runner() const { return *runner_; }

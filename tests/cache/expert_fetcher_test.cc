@@ -85,6 +85,7 @@ struct Case {
   bool resize = true;
   bool wrong_guesses = false;  // before every layer experts of it are read ahead, most in vain
   int never = 150;             // FakeReaderOptions
+  std::chrono::microseconds delay{0};
 
   std::string Name() const {
     return absl::StrCat(backend, ", seed ", seed, ", ", workers, " workers, ", slots, " slots, ",
@@ -115,6 +116,7 @@ class InFlight {
       reader.depth = c.staging;
       reader.errors = c.errors;
       reader.never = c.never;
+      reader.delay = c.delay;
       reader.buffer_bytes = kPieceBytes;
       reader.read = &FakeSource::Read;
       return absl::StatusOr<std::unique_ptr<ExpertReader>>(
@@ -140,6 +142,33 @@ class InFlight {
         for (uint64_t n = random_() % 3; n > 0; --n) fetcher_->Tend();  // dense work in between
       }
     }
+  }
+
+  // All slots are being filled for nobody yet, and all but one are to go: a step gets that one at
+  // once, whatever it takes.
+  void TakeTheLastSlot() {
+    std::vector<ExpertId> guesses;
+    for (int layer = 0; layer < case_.layers; ++layer) {
+      for (int e = 0; e < case_.slots; ++e) guesses.push_back({layer, kExperts - 1 - e});
+    }
+    fetcher_->Prefetch(guesses);
+    Residency* books = tier_->residency();
+    for (const ExpertId id : guesses) ASSERT_EQ(books->StateOf(id), SlotState::kFilling);
+    books->Resize(0, 1);
+    std::vector<float> x(kHidden, 0.5f), out(kHidden);
+    const std::vector<int32_t> rows = {0};
+    works_[0].rows = works_[0].out_rows = rows;
+    const absl::Span<ExpertWork> works = absl::MakeSpan(works_.get(), 1);
+    fetcher_->Begin(0, {0}, works);
+    EXPECT_EQ(books->StateOf(ExpertId{0, 0}), SlotState::kFilling);
+    const ExpertBatch batch = {WeightsIn(Layout(), nullptr), Activation::kSilu,
+                               MakeView(x.data(), DType::kF32, {1, kHidden}),
+                               MakeView(out.data(), DType::kF32, {1, kHidden})};
+    backend_->experts->Start(batch, works);
+    fetcher_->EnterRegion();
+    ASSERT_TRUE(backend_->experts->Finish(fetcher_.get()).ok());
+    EXPECT_TRUE(fetcher_->End().empty());
+    EXPECT_EQ(books->num_slots(0), 1);
   }
 
   int64_t lost() const { return lost_; }
@@ -372,6 +401,13 @@ TEST(ExpertFetcher, ReadsThatNeverLandHoldNothingUpForEver) {
     cases.push_back(c);
   }
   RunCases(cases);
+}
+
+TEST(ExpertFetcher, PrefetchesGiveUpSlotAfterSlotUntilTheStepHasOne) {
+  Case c;
+  c.layers = 2;
+  c.delay = std::chrono::milliseconds(50);
+  InFlight(c).TakeTheLastSlot();
 }
 
 TEST(ExpertFetcher, TheReferenceComputesTheSameWay) {

@@ -23,7 +23,8 @@ struct FakeReaderOptions {
   int depth = 4;
   int errors = 0;   // of a thousand reads: errors, and a share of them wrong bytes and hung reads
   int never = 150;  // of a thousand late reads: those that do not land before they are stopped
-  bool wrong_bytes = true;  // among the errors
+  bool wrong_bytes = true;             // among the errors
+  std::chrono::microseconds delay{0};  // of every read, at least
   int64_t buffer_bytes = 0;
   // Writes the stored bytes of a range.
   std::function<void(const FileRange&, char*)> read;
@@ -119,7 +120,8 @@ class FakeReader : public ExpertReader {
 
   static Clock::time_point Now() { return Clock::now(); }
   Clock::time_point Due() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return Now() + std::chrono::microseconds(random_() % 3 == 0 ? random_() % 200 : random_() % 15);
+    return Now() + options_.delay +
+           std::chrono::microseconds(random_() % 3 == 0 ? random_() % 200 : random_() % 15);
   }
   bool Chance(int of_a_thousand) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return static_cast<int>(random_() % 1000) < of_a_thousand;

@@ -39,7 +39,7 @@ std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_
 }
 
 std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, int num_experts, int64_t bytes) {
-  const std::vector<int> all = SlotsForEachLayer(classes, num_experts);
+  std::vector<int> all = SlotsForEachLayer(classes, num_experts);
   int64_t all_bytes = 0;
   for (size_t c = 0; c < classes.size(); ++c) all_bytes += all[c] * classes[c].slot_bytes;
   if (all_bytes <= bytes) return all;

@@ -221,7 +221,7 @@ class ExpertFaultsTest : public testing::Test {
     options.host_experts = 2;
     return options;
   }
-  static ExpertStore::MakeReader Meddling(What what, std::set<std::pair<int, int>> experts) {
+  static ExpertStore::MakeReader Meddling(What what, const std::set<std::pair<int, int>>& experts) {
     return [=](const ReaderOptions& options) -> absl::StatusOr<std::unique_ptr<ExpertReader>> {
       absl::StatusOr<std::unique_ptr<ExpertReader>> inner = MakeExpertReader("threads", options);
       if (!inner.ok()) return inner.status();

@@ -30,6 +30,12 @@ std::vector<SizeClass> SizeClassesOf(absl::Span<const ExpertLayout> layouts) {
   return classes;
 }
 
+int64_t BytesOfSlots(absl::Span<const SizeClass> classes, absl::Span<const int> slots) {
+  int64_t bytes = 0;
+  for (size_t c = 0; c < classes.size(); ++c) bytes += slots[c] * classes[c].slot_bytes;
+  return bytes;
+}
+
 std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_layer) {
   std::vector<int> slots;
   for (const SizeClass& size : classes) {
@@ -40,8 +46,7 @@ std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_
 
 std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, int num_experts, int64_t bytes) {
   std::vector<int> all = SlotsForEachLayer(classes, num_experts);
-  int64_t all_bytes = 0;
-  for (size_t c = 0; c < classes.size(); ++c) all_bytes += all[c] * classes[c].slot_bytes;
+  const int64_t all_bytes = BytesOfSlots(classes, all);
   if (all_bytes <= bytes) return all;
   const double share = static_cast<double>(std::max<int64_t>(0, bytes)) /
                        static_cast<double>(std::max<int64_t>(1, all_bytes));

@@ -46,6 +46,9 @@ struct SizeClass {
 // By ascending size; layers without experts are in none.
 std::vector<SizeClass> SizeClassesOf(absl::Span<const ExpertLayout> layouts);
 
+// Of so many slots of each class.
+int64_t BytesOfSlots(absl::Span<const SizeClass> classes, absl::Span<const int> slots);
+
 // The same number of slots for each layer, by size class.
 std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_layer);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "engine/sampler.h"
@@ -98,7 +97,7 @@ void Engine::Run() {
 bool Engine::AwaitWork() {
   const auto called = [this] {
     const MutexLock lock(&mutex_);
-    return stop_ || !inbox_.empty() || !cancels_.empty();
+    return IsCalled();
   };
   while (active_.empty() && !called()) {
     const double now = Now();
@@ -109,7 +108,7 @@ bool Engine::AwaitWork() {
       continue;
     }
     const MutexLock lock(&mutex_);
-    if (stop_ || !inbox_.empty() || !cancels_.empty()) break;
+    if (IsCalled()) break;
     wake_.WaitFor(&mutex_, kLookAtLimitsWhenIdle);
   }
   const MutexLock lock(&mutex_);

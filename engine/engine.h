@@ -111,6 +111,9 @@ class Engine {
   // Sleeps until a request or a cancellation comes, or Stop. What is still to be read of the
   // experts is read meanwhile. False: Stop.
   bool AwaitWork();
+  bool IsCalled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stop_ || !inbox_.empty() || !cancels_.empty();
+  }
   // Experts give up memory when the limits of the control groups say so, and take it again.
   void FollowMemoryLimits(double now);
   void DrainInbox();

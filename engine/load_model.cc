@@ -68,15 +68,16 @@ class Loader {
   absl::Status CheckContext();
   // Slots of each layer that the options ask for.
   absl::StatusOr<std::optional<int>> LayerSlots() const;
-  // The step's memory for so many tokens, everywhere.
-  int64_t StepBytes(int tokens, int prompt_logits);
+  // What a step of so many tokens takes, and the bytes of it everywhere.
+  StepMemory Measure(int tokens, int prompt_logits);
+  int64_t StepBytes(const StepMemory& step) const;
   absl::Status MakeRoom();
   absl::Status ReadWeights();
 
   EngineOptions& options_;
   std::unique_ptr<LoadedModel> loaded_ = std::make_unique<LoadedModel>();
   LoadedModel& m_ = *loaded_;
-  int64_t step_scratch_ = 0;  // of the last StepBytes
+  int64_t step_scratch_ = 0;  // bytes, of the largest step
 };
 
 absl::Status Loader::Open() {
@@ -154,7 +155,7 @@ absl::StatusOr<std::optional<int>> Loader::LayerSlots() const {
                                                  " are allowed"));
 }
 
-int64_t Loader::StepBytes(int tokens, int prompt_logits) {
+StepMemory Loader::Measure(int tokens, int prompt_logits) {
   int64_t width = 0;
   for (const ExpertLayout& layout : m_.expert_files->layouts()) {
     width = std::max(width, layout.gate.rows);
@@ -166,14 +167,16 @@ int64_t Loader::StepBytes(int tokens, int prompt_logits) {
                            .blocks_per_seq = static_cast<int>(
                                (m_.max_context + options_.block_size - 1) / options_.block_size),
                            .expert_width = static_cast<int>(width)};
-  const absl::StatusOr<StepMemory> step =
-      MeasureStep(*m_.checkpoint, shape, m_.kv_dtype, m_.model.get());
+  absl::StatusOr<StepMemory> step = MeasureStep(*m_.checkpoint, shape, m_.kv_dtype, m_.model.get());
   TC_CHECK(step.ok()) << step.status();  // nothing is read or computed
-  step_scratch_ = step->scratch;
-  int64_t bytes = step->scratch + step->arrays;
+  return *std::move(step);
+}
+
+int64_t Loader::StepBytes(const StepMemory& step) const {
+  int64_t bytes = step.scratch + step.arrays;
   for (const Backend* backend : {m_.host_backend.get(), m_.other_dense_backend.get()}) {
     if (backend == nullptr || !backend->workspace_bytes) continue;
-    bytes += backend->workspace_bytes(step->sizes);
+    bytes += backend->workspace_bytes(step.sizes);
   }
   return bytes;
 }
@@ -198,7 +201,7 @@ absl::Status Loader::Plan() {
       std::max<int64_t>(options_.block_size,
                         std::min(kUsualKvTokens, m_.max_context * options_.scheduler.max_num_seqs));
   needs.least_kv_tokens = std::min(kConversationKvTokens, needs.most_kv_tokens);
-  needs.step = [this](int tokens) { return StepBytes(tokens, kLeastPromptLogits); };
+  needs.step = [this](int tokens) { return StepBytes(Measure(tokens, kLeastPromptLogits)); };
   if (options_.scheduler.max_batch_tokens > 0) {
     needs.step_tokens = options_.scheduler.max_batch_tokens;
   }
@@ -219,7 +222,7 @@ absl::Status Loader::Plan() {
   const int64_t row_bytes = 2 * BytesOf(DType::kF32, dims.vocab_size);
   scheduler.max_prompt_logits = static_cast<int>(
       std::min<int64_t>(m_.plan.step_tokens, kLeastPromptLogits + m_.plan.spare / 2 / row_bytes));
-  StepBytes(m_.plan.step_tokens, scheduler.max_prompt_logits);
+  step_scratch_ = Measure(m_.plan.step_tokens, scheduler.max_prompt_logits).scratch;
   return absl::OkStatus();
 }
 

@@ -13,10 +13,6 @@ constexpr int kLargeSteps[] = {512, 1024, 2048};
 constexpr int kSmallSteps[] = {256, 128, 64, 32, 16};
 constexpr int64_t kTypicalPrompt = 2048, kTypicalOutput = 256;  // tokens of a request
 
-std::string MB(int64_t bytes) {
-  return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
-}
-
 class Planner {
  public:
   explicit Planner(const MemoryNeeds& needs)
@@ -58,9 +54,7 @@ class Planner {
 
  private:
   int64_t BytesOf(const std::vector<int>& slots) const {
-    int64_t bytes = 0;
-    for (size_t c = 0; c < slots.size(); ++c) bytes += slots[c] * needs_.classes[c].slot_bytes;
-    return bytes;
+    return BytesOfSlots(needs_.classes, slots);
   }
 
   // At least one block.
@@ -131,13 +125,14 @@ class Planner {
     const int64_t kv_tokens =
         WholeBlocks(needs_.kv_tokens.value_or(std::min<int64_t>(needs_.most_kv_tokens, 1)));
     std::string message = absl::StrCat(
-        "the model does not fit into ", MB(needs_.limit), " of memory: ", MB(needs_.held),
-        " are held already, ", MB(MemoryReserve(needs_.limit)), " are kept free, and it needs ",
-        MB(needs_.dense), " for dense weights, ", MB(kv_tokens * needs_.kv_token + needs_.states),
-        " for a KV cache of ", kv_tokens, " tokens, ", MB(needs_.step(tokens)), " for steps of ",
-        tokens, " tokens");
+        "the model does not fit into ", Megabytes(needs_.limit),
+        " of memory: ", Megabytes(needs_.held), " are held already, ",
+        Megabytes(MemoryReserve(needs_.limit)), " are kept free, and it needs ",
+        Megabytes(needs_.dense), " for dense weights, ",
+        Megabytes(kv_tokens * needs_.kv_token + needs_.states), " for a KV cache of ", kv_tokens,
+        " tokens, ", Megabytes(needs_.step(tokens)), " for steps of ", tokens, " tokens");
     if (!needs_.classes.empty()) {
-      absl::StrAppend(&message, ", ", MB(needs_.staging + expert_bytes), " for ",
+      absl::StrAppend(&message, ", ", Megabytes(needs_.staging + expert_bytes), " for ",
                       needs_.layer_slots.has_value() ? "the" : "the fewest", " experts");
     }
     return absl::ResourceExhaustedError(message);
@@ -150,6 +145,10 @@ class Planner {
 };
 
 }  // namespace
+
+std::string Megabytes(int64_t bytes) {
+  return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
+}
 
 int64_t MemoryReserve(int64_t bytes) { return bytes / 1000 * 35; }
 

@@ -10,12 +10,16 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cache/expert_layout.h"
 
 namespace thermocline {
+
+// "2.2 MB", as people are told of memory.
+std::string Megabytes(int64_t bytes);
 
 // Of a number of bytes that a process may hold, what it leaves alone: room for what cannot be
 // counted beforehand, and for 3 % that a limit is never to be approached by.

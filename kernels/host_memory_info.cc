@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -75,18 +76,42 @@ std::optional<int64_t> BytesInLines(const std::string& path,
   return bytes;
 }
 
-}  // namespace
+std::vector<Group> ReadGroups(const std::string& root) {
+  std::vector<Group> groups;
+  for (const std::string& folder : ControlGroups(root, "memory")) {
+    groups.push_back(ReadGroup(folder));
+  }
+  return groups;
+}
 
-int64_t AvailableMemoryBytes(const std::string& root) {
+int64_t AvailableIn(const std::string& root, const std::vector<Group>& groups) {
   int64_t bytes = BytesInLines(absl::StrCat(root, "/proc/meminfo"), {"MemAvailable:"})
                       .value_or(int64_t{4} << 30);
-  for (const std::string& folder : ControlGroups(root, "memory")) {
-    const Group group = ReadGroup(folder);
+  for (const Group& group : groups) {
     // Beyond memory.high the kernel slows the group down until it stands still.
     const int64_t limit = std::min(group.max, group.high);
     if (limit < kUnlimited) bytes = std::min(bytes, std::max<int64_t>(0, limit - group.held));
   }
   return bytes;
+}
+
+MemoryLimits LimitsIn(int64_t own, const std::vector<Group>& groups) {
+  MemoryLimits limits = {kUnlimited, kUnlimited};
+  for (const Group& group : groups) {
+    const int64_t others = std::max<int64_t>(0, group.held - own);
+    const auto left = [&](int64_t limit) {
+      return limit == kUnlimited ? kUnlimited : std::max<int64_t>(0, limit - others);
+    };
+    limits.hard = std::min(limits.hard, left(group.max));
+    limits.soft = std::min({limits.soft, left(group.high), left(group.soft)});
+  }
+  return limits;
+}
+
+}  // namespace
+
+int64_t AvailableMemoryBytes(const std::string& root) {
+  return AvailableIn(root, ReadGroups(root));
 }
 
 int64_t OwnMemoryBytes(const std::string& root) {
@@ -103,23 +128,14 @@ int64_t SwapBytes(const std::string& root) {
   return BytesInLines(absl::StrCat(root, "/proc/meminfo"), {"SwapTotal:"}).value_or(0);
 }
 
-MemoryReading ReadMemory(const std::string& root) {
-  return {OwnMemoryBytes(root), AvailableMemoryBytes(root), GroupMemoryLimits(root)};
+MemoryLimits GroupMemoryLimits(const std::string& root) {
+  return LimitsIn(OwnMemoryBytes(root), ReadGroups(root));
 }
 
-MemoryLimits GroupMemoryLimits(const std::string& root) {
-  MemoryLimits limits = {kUnlimited, kUnlimited};
+MemoryReading ReadMemory(const std::string& root) {
+  const std::vector<Group> groups = ReadGroups(root);
   const int64_t own = OwnMemoryBytes(root);
-  for (const std::string& folder : ControlGroups(root, "memory")) {
-    const Group group = ReadGroup(folder);
-    const int64_t others = std::max<int64_t>(0, group.held - own);
-    const auto left = [&](int64_t limit) {
-      return limit == kUnlimited ? kUnlimited : std::max<int64_t>(0, limit - others);
-    };
-    limits.hard = std::min(limits.hard, left(group.max));
-    limits.soft = std::min({limits.soft, left(group.high), left(group.soft)});
-  }
-  return limits;
+  return {own, AvailableIn(root, groups), LimitsIn(own, groups)};
 }
 
 }  // namespace thermocline

@@ -10,8 +10,6 @@ namespace {
 
 constexpr double kMinute = 60.0;
 
-double MB(int64_t bytes) { return static_cast<double>(bytes) / 1e6; }
-
 double Percent(int64_t part, int64_t whole) {
   return 100.0 * static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
 }
@@ -43,9 +41,9 @@ std::string EngineWatch::Minute(const Totals& now, double seconds, int64_t allow
   if (hits + misses > 0 && (!all_experts_ || misses > 0)) {
     absl::StrAppendFormat(&line, "; experts: %.1f %% of %d were in memory, %d evicted",
                           Percent(hits, hits + misses), hits + misses, now.evictions - b.evictions);
-    absl::StrAppendFormat(
-        &line, ", %.1f MB read (%.1f %% of it for use), %.1f MB of memory", MB(read),
-        std::min(100.0, Percent(now.useful_bytes - b.useful_bytes, read)), MB(allowed));
+    absl::StrAppendFormat(&line, ", %s read (%.1f %% of it for use), %s of memory", Megabytes(read),
+                          std::min(100.0, Percent(now.useful_bytes - b.useful_bytes, read)),
+                          Megabytes(allowed));
   }
   return line;
 }
@@ -67,9 +65,9 @@ std::vector<EngineWatch::Line> EngineWatch::Look(const EngineLoad& load, double 
     lines.push_back({true, std::string(load.expert_failure.message())});
   }
   if (load.expert_bytes_allowed != allowed_) {
-    lines.push_back({false, absl::StrFormat("memory limits have changed: experts may take %.1f MB "
-                                            "instead of %.1f MB",
-                                            MB(load.expert_bytes_allowed), MB(allowed_))});
+    lines.push_back({false, absl::StrCat("memory limits have changed: experts may take ",
+                                         Megabytes(load.expert_bytes_allowed), " instead of ",
+                                         Megabytes(allowed_))});
     allowed_ = load.expert_bytes_allowed;
   }
   if (now - minute_began_ >= kMinute) {

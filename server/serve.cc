@@ -91,10 +91,6 @@ absl::StatusOr<Listener> Listen(const std::string& address, grpc::Service* servi
   return listener;
 }
 
-std::string MB(int64_t bytes) {
-  return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
-}
-
 // Experts of all layers.
 int SlotsOfAll(const Engine& engine) {
   int count = 0;
@@ -111,19 +107,20 @@ void LogModel(const Engine& engine, const ServeOptions& options) {
                        dims.num_hidden_layers, " layers, hidden ", dims.hidden_size, ", ",
                        dims.num_experts, " experts, ", dims.num_experts_per_tok, " per token"));
   const MemoryPlan& plan = engine.memory_plan();
-  LogInfo(absl::StrCat("memory: ", MB(engine.memory_needs().limit), ", of which dense weights ",
-                       MB(engine.weights().dense_bytes()), ", KV cache ", MB(engine.kv_bytes()),
-                       " (", plan.kv_tokens, " tokens), steps of ", plan.step_tokens, " tokens ",
-                       MB(plan.step_bytes), "; context ", engine.max_context(), " tokens"));
+  LogInfo(absl::StrCat("memory: ", Megabytes(engine.memory_needs().limit),
+                       ", of which dense weights ", Megabytes(engine.weights().dense_bytes()),
+                       ", KV cache ", Megabytes(engine.kv_bytes()), " (", plan.kv_tokens,
+                       " tokens), steps of ", plan.step_tokens, " tokens ",
+                       Megabytes(plan.step_bytes), "; context ", engine.max_context(), " tokens"));
   if (dims.num_experts > 0) {
     const int all = SlotsOfAll(engine);
     LogInfo(absl::StrCat("experts: ", engine.experts().num_host_slots(), " of ", all,
-                         " fit in memory (", MB(plan.expert_bytes), " of ",
-                         MB(engine.expert_files().total_bytes()), ")",
+                         " fit in memory (", Megabytes(plan.expert_bytes), " of ",
+                         Megabytes(engine.expert_files().total_bytes()), ")",
                          plan.all_resident ? "" : ", the others are read when needed"));
   }
   if (const int64_t swap = SwapBytes(); swap > 0) {
-    LogWarning(absl::StrCat("the system may move experts to its ", MB(swap),
+    LogWarning(absl::StrCat("the system may move experts to its ", Megabytes(swap),
                             " of swap, which is slower than reading them; swapoff, or a container "
                             "whose memory and swap limits are the same, keeps them in memory"));
   }

@@ -44,22 +44,23 @@ std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_
   return slots;
 }
 
-std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, int num_experts, int64_t bytes) {
-  std::vector<int> all = SlotsForEachLayer(classes, num_experts);
-  const int64_t all_bytes = BytesOfSlots(classes, all);
-  if (all_bytes <= bytes) return all;
-  const double share = static_cast<double>(std::max<int64_t>(0, bytes)) /
-                       static_cast<double>(std::max<int64_t>(1, all_bytes));
-  std::vector<int> slots;
+std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, absl::Span<const int> least,
+                             absl::Span<const int> most, int64_t bytes) {
+  std::vector<int> slots(least.begin(), least.end());
+  int64_t left = bytes - BytesOfSlots(classes, slots);
+  const int64_t between = BytesOfSlots(classes, most) - BytesOfSlots(classes, slots);
+  if (left <= 0 || between <= 0) return slots;
+  const double share = std::min(1.0, static_cast<double>(left) / static_cast<double>(between));
   for (size_t c = 0; c < classes.size(); ++c) {
-    slots.push_back(std::max(1, static_cast<int>(share * all[c])));
-    bytes -= slots.back() * classes[c].slot_bytes;
+    const int more = static_cast<int>(share * (most[c] - least[c]));
+    slots[c] += more;
+    left -= more * classes[c].slot_bytes;
   }
   // What is left over is less than one of each, unless rounding was unkind: largest first.
   for (size_t c = classes.size(); c-- > 0;) {
-    while (slots[c] < all[c] && bytes >= classes[c].slot_bytes) {
+    while (slots[c] < most[c] && left >= classes[c].slot_bytes) {
       ++slots[c];
-      bytes -= classes[c].slot_bytes;
+      left -= classes[c].slot_bytes;
     }
   }
   return slots;

@@ -52,9 +52,10 @@ int64_t BytesOfSlots(absl::Span<const SizeClass> classes, absl::Span<const int> 
 // The same number of slots for each layer, by size class.
 std::vector<int> SlotsForEachLayer(absl::Span<const SizeClass> classes, int per_layer);
 
-// As many slots of each class as fit into `bytes`, in equal shares of the classes' experts, and at
-// most all of them; at least one of each, whether it fits or not.
-std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, int num_experts, int64_t bytes);
+// As many slots as fit into `bytes`: of each class `least`, whether they fit or not, at most
+// `most`, and the same share of what is between.
+std::vector<int> SlotsWithin(absl::Span<const SizeClass> classes, absl::Span<const int> least,
+                             absl::Span<const int> most, int64_t bytes);
 
 }  // namespace thermocline
 

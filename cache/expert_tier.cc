@@ -34,6 +34,8 @@ absl::StatusOr<std::unique_ptr<ExpertTier>> ExpertTier::Create(const Options& op
   Residency::Options books;
   books.num_experts = options.num_experts;
   books.policy = tier->policy_.get();
+  books.placement = options.placement;
+  books.here = options.here;
   books.size_class.assign(options.layouts.size(), -1);
   books.slots = options.slots;
   for (size_t c = 0; c < classes.size(); ++c) {
@@ -71,10 +73,9 @@ void ExpertTier::Arm(SlotId slot, int gate_up, int down) {
 }
 
 void ExpertTier::Resize(int64_t bytes) {
-  const std::vector<int> slots = SlotsWithin(classes_, options_.num_experts, bytes);
-  for (size_t c = 0; c < slots.size(); ++c) {
-    residency_->Resize(static_cast<int>(c), std::min(slots[c], options_.slots[c]));
-  }
+  const std::vector<int> least(classes_.size(), 1);
+  const std::vector<int> slots = SlotsWithin(classes_, least, options_.slots, bytes);
+  for (size_t c = 0; c < slots.size(); ++c) residency_->Resize(static_cast<int>(c), slots[c]);
   ReleaseMemory();
 }
 

@@ -26,6 +26,8 @@ class ExpertTier {
     std::vector<int> slots;
     std::string policy = "lru";
     uint64_t seed = 0;
+    const Placement* placement = nullptr;  // as in Residency::Options
+    Wanted here = Wanted::kHost;
     bool poison = false;  // fill slots with NaN patterns before they are filled (tests)
   };
 

@@ -6,7 +6,8 @@
 
 namespace thermocline {
 
-Residency::Residency(const Options& options) : policy_(options.policy) {
+Residency::Residency(const Options& options)
+    : policy_(options.policy), placement_(options.placement), here_(options.here) {
   for (size_t c = 0; c < options.slots.size(); ++c) {
     const int count = options.slots[c];
     TC_CHECK(count >= 1);
@@ -32,8 +33,13 @@ Residency::Residency(const Options& options) : policy_(options.policy) {
 
 void Residency::SpreadQuotas(const SizeClass& size) {
   const int num_layers = static_cast<int>(size.layers.size());
+  int target = size.target;
+  for (const int layer : size.layers) {
+    if (placement_ != nullptr) target -= static_cast<int>(placement_->Experts(layer, here_).size());
+  }
+  target = std::max(0, target);
   for (int i = 0; i < num_layers; ++i) {
-    const int share = size.target / num_layers + (i < size.target % num_layers ? 1 : 0);
+    const int share = target / num_layers + (i < target % num_layers ? 1 : 0);
     SetQuota(size.layers[Index(i)], std::max(1, share));
   }
 }
@@ -70,12 +76,12 @@ std::optional<SlotId> Residency::FreeSlot(const SizeClass& size) const {
   return std::nullopt;
 }
 
-std::optional<SlotId> Residency::VictimOf(int layer, Claimant who) const {
+std::optional<SlotId> Residency::VictimOf(int layer, Claimant who, bool kept) const {
   const Layer& l = layers_[Index(layer)];
   std::vector<int32_t> candidates;
   for (const SlotId s : l.slots) {
     const Slot& slot = slots_[Index(s)];
-    if (slot.state != SlotState::kReady || InUse(s)) continue;
+    if (slot.state != SlotState::kReady || InUse(s) || IsKept(slot.id) != kept) continue;
     if (who == Claimant::kPrefetch && l.later[Index(slot.id.expert)] != 0) continue;
     candidates.push_back(slot.id.expert);
   }
@@ -100,8 +106,10 @@ std::optional<SlotId> Residency::AnyVictim(const SizeClass& size, Claimant who) 
   std::vector<int> layers = size.layers;
   std::stable_sort(layers.begin(), layers.end(),
                    [&](int a, int b) { return num_held(a) > num_held(b); });
-  for (const int layer : layers) {
-    if (std::optional<SlotId> slot = VictimOf(layer, who)) return slot;
+  for (const bool kept : {false, true}) {
+    for (const int layer : layers) {
+      if (std::optional<SlotId> slot = VictimOf(layer, who, kept)) return slot;
+    }
   }
   return std::nullopt;
 }
@@ -111,8 +119,9 @@ std::optional<SlotId> Residency::Claim(ExpertId id, Claimant who) {
   SizeClass& size = classes_[Index(layer.size_class)];
   TC_CHECK(layer.slot_of[Index(id.expert)] == kNoSlot);
   Shrink(&size);
-  const bool within = num_held(id.layer) < layer.quota;
-  const bool has_none = layer.slots.empty();
+  const bool kept = IsKept(id);
+  const bool within = kept || num_held(id.layer) < layer.quota;
+  const bool has_none = kept || num_held(id.layer) == 0;
   std::optional<SlotId> slot;
   if (within || has_none) slot = FreeSlot(size);
   if (!slot && who == Claimant::kFill) return std::nullopt;
@@ -127,6 +136,7 @@ std::optional<SlotId> Residency::Claim(ExpertId id, Claimant who) {
   s.id = id;
   layer.slot_of[Index(id.expert)] = *slot;
   layer.slots.push_back(*slot);
+  if (kept) ++layer.num_kept;
   return slot;
 }
 
@@ -141,7 +151,9 @@ void Residency::Release(ExpertId id) {
   Layer& layer = layers_[Index(id.layer)];
   TC_CHECK(--layer.needed[Index(id.expert)] >= 0);
   const SlotId slot = layer.slot_of[Index(id.expert)];
-  if (slot != kNoSlot && slots_[Index(slot)].pins > 0) --slots_[Index(slot)].pins;
+  if (slot == kNoSlot) return;
+  if (slots_[Index(slot)].pins > 0) --slots_[Index(slot)].pins;
+  FreeIfUnused(slot);
 }
 
 void Residency::Arrived(SlotId slot, SlotState state) {
@@ -155,6 +167,7 @@ void Residency::Arrived(SlotId slot, SlotState state) {
   }
   TC_CHECK(was == SlotState::kFilling || (was == SlotState::kHalf && state != SlotState::kHalf));
   s.state = state;
+  FreeIfUnused(slot);
 }
 
 void Residency::Cancel(SlotId slot) {
@@ -188,9 +201,15 @@ void Residency::Free(SlotId slot) {
     Layer& layer = layers_[Index(s.id.layer)];
     layer.slot_of[Index(s.id.expert)] = kNoSlot;
     layer.slots.erase(std::find(layer.slots.begin(), layer.slots.end(), slot));
+    if (IsKept(s.id)) --layer.num_kept;
     s.id = {-1, -1};
   }
   s.state = SlotState::kFree;
+}
+
+void Residency::FreeIfUnused(SlotId slot) {
+  const Slot& s = slots_[Index(slot)];
+  if (s.state == SlotState::kReady && IsWanted(s.id, Wanted::kDisk) && !InUse(slot)) Free(slot);
 }
 
 void Residency::Evict(SlotId slot) {

@@ -15,6 +15,10 @@
 // its class's slots; it takes beyond it only if it holds none, and gives way first when it holds
 // more. What this step needs is never evicted; what a later layer in flight needs keeps prefetches
 // away, but not the claims of an earlier layer, which would wait for that layer.
+//
+// An expert that a placement wants in this tier counts towards no quota and gives way only where
+// nothing else would let a step go on; one that it wants on disk leaves its slot when nobody uses
+// it any more.
 #ifndef THERMOCLINE_CACHE_RESIDENCY_H_
 #define THERMOCLINE_CACHE_RESIDENCY_H_
 
@@ -25,6 +29,7 @@
 #include "absl/types/span.h"
 #include "cache/eviction_policy.h"
 #include "cache/expert_id.h"
+#include "cache/placement.h"
 
 namespace thermocline {
 
@@ -35,10 +40,12 @@ enum class Claimant : uint8_t { kStep, kPrefetch, kFill };
 class Residency {
  public:
   struct Options {
-    int num_experts = 0;               // of every layer
-    std::vector<int> size_class;       // of each layer; -1: it has no experts
-    std::vector<int> slots;            // of each size class, at most
-    EvictionPolicy* policy = nullptr;  // outlives the books
+    int num_experts = 0;                   // of every layer
+    std::vector<int> size_class;           // of each layer; -1: it has no experts
+    std::vector<int> slots;                // of each size class, at most
+    EvictionPolicy* policy = nullptr;      // outlives the books
+    const Placement* placement = nullptr;  // null: anything anywhere; outlives the books
+    Wanted here = Wanted::kHost;           // what a placement calls this tier
   };
 
   explicit Residency(const Options& options);
@@ -47,8 +54,11 @@ class Residency {
   // Slots of a class that may be used; fewer than there are after a Resize.
   int num_slots(int size_class) const { return classes_[Index(size_class)].here; }
   int quota(int layer) const { return layers_[Index(layer)].quota; }
-  // Slots that hold one of the layer's experts, in any state.
-  int num_held(int layer) const { return static_cast<int>(layers_[Index(layer)].slots.size()); }
+  // Slots that hold one of the layer's experts, in any state, but for kept ones.
+  int num_held(int layer) const {
+    const Layer& l = layers_[Index(layer)];
+    return static_cast<int>(l.slots.size()) - l.num_kept;
+  }
 
   std::optional<SlotId> Find(ExpertId id) const;
   // kFree: not here.
@@ -100,6 +110,7 @@ class Residency {
     std::vector<SlotId> slot_of;  // [expert]
     std::vector<int> needed;      // [expert]
     std::vector<uint8_t> later;   // [expert]
+    int num_kept = 0;             // of slots
     int64_t evictions = 0;
   };
   struct SizeClass {
@@ -115,18 +126,28 @@ class Residency {
     return static_cast<size_t>(i);
   }
   std::optional<SlotId> FreeSlot(const SizeClass& size) const;
-  // The slot of the layer's expert that gives way; nothing if all are in use.
-  std::optional<SlotId> VictimOf(int layer, Claimant who) const;
+  // Whether a placement wants it so.
+  bool IsWanted(ExpertId id, Wanted wanted) const {
+    return placement_ != nullptr && id.layer >= 0 && placement_->Of(id) == wanted;
+  }
+  bool IsKept(ExpertId id) const { return IsWanted(id, here_); }
+  // The slot of the layer's expert that gives way, of the kept ones or of the others; nothing if
+  // all are in use.
+  std::optional<SlotId> VictimOf(int layer, Claimant who, bool kept = false) const;
   // One of a layer that holds more than its quota, the one furthest above it first.
   std::optional<SlotId> VictimBeyondQuota(const SizeClass& size, Claimant who) const;
-  // One of any layer, the one that holds most first.
+  // One of any layer, the one that holds most first; a kept one if there is no other.
   std::optional<SlotId> AnyVictim(const SizeClass& size, Claimant who) const;
   void SpreadQuotas(const SizeClass& size);
   void Free(SlotId slot);
+  // Of an expert that is to be on disk.
+  void FreeIfUnused(SlotId slot);
   void Evict(SlotId slot);
   void Shrink(SizeClass* size);
 
   EvictionPolicy* policy_;
+  const Placement* placement_;
+  Wanted here_;
   std::vector<Slot> slots_;
   std::vector<Layer> layers_;
   std::vector<SizeClass> classes_;

@@ -36,6 +36,17 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {
   clock_ = std::make_unique<StageClock>(options_.now);
 }
 
+std::vector<std::string> Engine::DescribeKernels() const {
+  std::vector<DType> experts;
+  for (const ExpertLayout& layout : expert_files().layouts()) {
+    for (const DType dtype : {layout.gate.dtype, layout.up.dtype, layout.down.dtype}) {
+      const auto known = std::find(experts.begin(), experts.end(), dtype);
+      if (known == experts.end()) experts.push_back(dtype);
+    }
+  }
+  return Describe(loaded_->dense_backend->kernels, weights().matrix_formats(), experts, kv_dtype());
+}
+
 Engine::~Engine() { AbortAll(absl::UnavailableError("the server is stopping")); }
 
 absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,

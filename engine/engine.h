@@ -90,6 +90,8 @@ class Engine {
   int64_t scratch_peak() const { return loaded_->scratch->peak_bytes(); }
   int64_t scratch_reserve() const { return loaded_->scratch->reserve_bytes(); }
   const std::string& DescribeBackend() const { return loaded_->dense_backend->description; }
+  // Which kernel computes what of this model, for the log.
+  std::vector<std::string> DescribeKernels() const;
   int num_threads() const { return loaded_->pool->num_threads(); }
   const std::string& tokenizer_error() const { return loaded_->tokenizer_error; }
 

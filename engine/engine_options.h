@@ -41,6 +41,9 @@ struct EngineOptions {
   // Slots of each layer in host memory. Unset: as many as the memory budget holds.
   std::optional<int> host_experts;
   std::string expert_policy = "lru";
+  // Lines that say where experts are to be (Placement::Parse); those of which they say nothing are
+  // placed by the cache.
+  std::string placement;
   // Create returns once the dense weights are there; experts come in behind, or with the first step
   // that needs them.
   bool fill_behind = false;

@@ -68,6 +68,8 @@ class Loader {
   absl::Status CheckContext();
   // Slots of each layer that the options ask for.
   absl::StatusOr<std::optional<int>> LayerSlots() const;
+  absl::Status PlaceExperts();
+  void CountExperts(MemoryNeeds* needs) const;
   // What a step of so many tokens takes, and the bytes of it everywhere.
   StepMemory Measure(int tokens, int prompt_logits);
   int64_t StepBytes(const StepMemory& step) const;
@@ -143,16 +145,62 @@ absl::Status Loader::CheckContext() {
 absl::StatusOr<std::optional<int>> Loader::LayerSlots() const {
   const int num_experts = m_.expert_files->num_experts();
   if (num_experts == 0) return std::nullopt;
-  // With all of them on the device the host has a slot that nobody uses.
-  const bool on_device = m_.device_backend != nullptr && options_.device_experts == num_experts;
-  if (!options_.host_experts.has_value()) {
-    return on_device ? std::optional<int>(num_experts) : std::nullopt;
+  if (!options_.host_experts.has_value()) return std::nullopt;
+  if (!options_.placement.empty()) {
+    return absl::InvalidArgumentError(
+        "a placement says which experts are kept in memory; host experts, their number a layer, "
+        "cannot be given with it");
   }
-  const int slots = on_device ? std::max(1, *options_.host_experts) : *options_.host_experts;
+  const int slots = *options_.host_experts;
   if (slots >= 1 && slots <= num_experts) return slots;
   return absl::InvalidArgumentError(absl::StrCat("host experts = ", slots,
                                                  " per layer, but 1 to num_experts = ", num_experts,
                                                  " are allowed"));
+}
+
+absl::Status Loader::PlaceExperts() {
+  const int num_layers = m_.model->dims().num_hidden_layers,
+            num_experts = m_.expert_files->num_experts();
+  if (num_experts == 0 && !options_.placement.empty()) {
+    return absl::InvalidArgumentError("placement: the model has no experts");
+  }
+  absl::StatusOr<Placement> placement =
+      Placement::Parse(options_.placement, num_layers, num_experts);
+  if (!placement.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("placement, ", placement.status().message()));
+  }
+  m_.placement = std::make_unique<Placement>(*std::move(placement));
+  for (int l = 0; l < num_layers; ++l) {
+    for (int32_t e = 0; e < std::min(options_.device_experts, num_experts); ++e) {
+      m_.placement->Set({l, e}, Wanted::kDevice);
+    }
+    if (m_.device_backend != nullptr || m_.placement->Experts(l, Wanted::kDevice).empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("placement: experts of layer ", l,
+                     " on the device, but there is none; host and disk are allowed"));
+  }
+  return absl::OkStatus();
+}
+
+void Loader::CountExperts(MemoryNeeds* needs) const {
+  needs->classes = SizeClassesOf(m_.expert_files->layouts());
+  needs->num_experts = m_.expert_files->num_experts();
+  for (const SizeClass& size : needs->classes) {
+    int kept = 0, anywhere = 0, on_disk = 0, at_once = 0;
+    for (const int layer : size.layers) {
+      const auto count = [&](Wanted wanted) {
+        return static_cast<int>(m_.placement->Experts(layer, wanted).size());
+      };
+      kept += count(Wanted::kHost);
+      anywhere += count(Wanted::kAnywhere);
+      on_disk += count(Wanted::kDisk);
+      at_once = std::max(at_once, count(Wanted::kDisk));
+    }
+    // Beside the kept ones, others need a slot to be computed in.
+    needs->least_slots.push_back(std::max(1, kept + (anywhere + on_disk > 0 ? 1 : 0)));
+    needs->most_slots.push_back(std::max(1, kept + anywhere + at_once));
+    needs->expert_bytes += (kept + anywhere + on_disk) * size.slot_bytes;
+  }
 }
 
 StepMemory Loader::Measure(int tokens, int prompt_logits) {
@@ -183,6 +231,7 @@ int64_t Loader::StepBytes(const StepMemory& step) const {
 
 absl::Status Loader::Plan() {
   if (absl::Status s = CheckContext(); !s.ok()) return s;
+  if (absl::Status s = PlaceExperts(); !s.ok()) return s;
   const ModelDims& dims = m_.model->dims();
   const absl::StatusOr<std::optional<int>> layer_slots = LayerSlots();
   if (!layer_slots.ok()) return layer_slots.status();
@@ -206,8 +255,7 @@ absl::Status Loader::Plan() {
     needs.step_tokens = options_.scheduler.max_batch_tokens;
   }
   if (m_.expert_files->num_experts() > 0) {
-    needs.classes = SizeClassesOf(m_.expert_files->layouts());
-    needs.num_experts = m_.expert_files->num_experts();
+    CountExperts(&needs);
     needs.experts_per_token = static_cast<int>(dims.num_experts_per_tok);
     needs.layer_slots = *layer_slots;
     needs.staging = ExpertStore::kReadDepth * m_.expert_files->max_piece_bytes();
@@ -236,7 +284,7 @@ absl::Status Loader::MakeRoom() {
        .device = m_.device_backend.get(),
        .pool = m_.pool.get(),
        .host_slots = m_.plan.slots,
-       .device_experts = options_.device_experts,
+       .placement = m_.placement.get(),
        .policy = options_.expert_policy,
        .page_cache = m_.plan.all_resident && m_.plan.spare > m_.checkpoint->total_bytes(),
        .poison = options_.poison_evicted,

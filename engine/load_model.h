@@ -34,6 +34,7 @@ struct LoadedModel {
   Backend* dense_backend = nullptr;
   std::unique_ptr<WeightStore> weights;
   std::unique_ptr<ExpertFiles> expert_files;
+  std::unique_ptr<Placement> placement;
   MemoryNeeds needs;
   MemoryPlan plan;
   std::unique_ptr<ExpertStore> experts;

@@ -17,8 +17,6 @@ class Planner {
  public:
   explicit Planner(const MemoryNeeds& needs)
       : needs_(needs),
-        all_slots_(SlotsForEachLayer(needs.classes, needs.num_experts)),
-        all_bytes_(BytesOf(all_slots_)),
         room_(needs.limit - MemoryReserve(needs.limit) - needs.held - needs.dense - needs.staging -
               needs.states) {}
 
@@ -28,7 +26,7 @@ class Planner {
       if (std::optional<MemoryPlan> plan = WithSlots(slots)) return *plan;
       return DoesNotFit(BytesOf(slots));
     }
-    if (std::optional<MemoryPlan> plan = WithSlots(all_slots_)) return *plan;
+    if (std::optional<MemoryPlan> plan = WithSlots(needs_.most_slots)) return *plan;
     if (needs_.classes.empty()) return DoesNotFit(0);
     std::optional<MemoryPlan> best;
     double least = 0.0;
@@ -49,7 +47,7 @@ class Planner {
       }
     }
     if (best.has_value()) return *best;
-    return DoesNotFit(BytesOf(SlotsWithin(needs_.classes, needs_.num_experts, 0)));
+    return DoesNotFit(BytesOf(needs_.least_slots));
   }
 
  private:
@@ -84,7 +82,7 @@ class Planner {
       MemoryPlan plan;
       plan.slots = slots;
       plan.expert_bytes = BytesOf(slots);
-      plan.all_resident = slots == all_slots_;
+      plan.all_resident = plan.expert_bytes >= needs_.expert_bytes;
       plan.step_tokens = tokens;
       plan.step_bytes = needs_.step(tokens);
       const int64_t rest = room_ - plan.expert_bytes - plan.step_bytes;
@@ -103,7 +101,7 @@ class Planner {
     plan.step_bytes = needs_.step(tokens);
     plan.kv_tokens = KvTokens(room_ - plan.step_bytes, 8, 4);
     const int64_t rest = room_ - plan.step_bytes - plan.kv_bytes(needs_);
-    plan.slots = SlotsWithin(needs_.classes, needs_.num_experts, rest);
+    plan.slots = SlotsWithin(needs_.classes, needs_.least_slots, needs_.most_slots, rest);
     plan.expert_bytes = BytesOf(plan.slots);
     plan.spare = rest - plan.expert_bytes;
     if (plan.spare < 0) return std::nullopt;
@@ -113,7 +111,7 @@ class Planner {
   // Of experts, for a typical request with uniform routing.
   double BytesRead(const MemoryPlan& plan) const {
     const int64_t steps = (kTypicalPrompt + plan.step_tokens - 1) / plan.step_tokens;
-    const double missing = static_cast<double>(all_bytes_ - plan.expert_bytes);
+    const double missing = static_cast<double>(needs_.expert_bytes - plan.expert_bytes);
     const double share =
         static_cast<double>(needs_.experts_per_token) / std::max(1, needs_.num_experts);
     return missing * (static_cast<double>(steps) + static_cast<double>(kTypicalOutput) * share);
@@ -139,8 +137,6 @@ class Planner {
   }
 
   const MemoryNeeds& needs_;
-  const std::vector<int> all_slots_;
-  const int64_t all_bytes_;
   const int64_t room_;
 };
 

@@ -43,9 +43,11 @@ struct MemoryNeeds {
   std::optional<int> step_tokens;  // unset: chosen
   // Experts.
   std::vector<SizeClass> classes;
-  int num_experts = 0;             // of a layer
-  int experts_per_token = 0;       // of a layer
-  std::optional<int> layer_slots;  // unset: as many as fit
+  std::vector<int> least_slots, most_slots;  // [class]; more than the most are of no use
+  int64_t expert_bytes = 0;                  // of all that are not on a device
+  int num_experts = 0;                       // of a layer
+  int experts_per_token = 0;                 // of a layer
+  std::optional<int> layer_slots;            // unset: as many as fit
 };
 
 struct MemoryPlan {
@@ -54,8 +56,8 @@ struct MemoryPlan {
   std::vector<int> slots;    // [size class]
   int64_t expert_bytes = 0;  // of the slots
   int64_t step_bytes = 0;
-  int64_t spare = 0;  // of the limit, beyond the reserve
-  bool all_resident = true;
+  int64_t spare = 0;         // of the limit, beyond the reserve
+  bool all_resident = true;  // no expert is read again
 
   int64_t kv_bytes(const MemoryNeeds& needs) const { return kv_tokens * needs.kv_token; }
 };

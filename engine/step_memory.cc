@@ -14,7 +14,8 @@ class NoExperts : public RoutedExperts {
  public:
   explicit NoExperts(StepSizes* sizes) : sizes_(*sizes) {}
 
-  absl::Status Plan(int, const TensorView& x, const TensorView& ids) override {
+  absl::Status Plan(int, const TensorView& x, absl::Span<const TokenRole>,
+                    const TensorView& ids) override {
     sizes_.expert_tokens = std::max(sizes_.expert_tokens, x.rows());
     sizes_.expert_pairs = std::max(sizes_.expert_pairs, ids.num_elems());
     sizes_.expert_cols = std::max(sizes_.expert_cols, x.cols());

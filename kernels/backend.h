@@ -8,12 +8,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/dense_ops.h"
 #include "kernels/device.h"
 #include "kernels/expert_ops.h"
+#include "kernels/kernel_table.h"
 #include "kernels/worker_pool.h"
 
 namespace thermocline {
@@ -38,14 +40,15 @@ struct Backend {
   std::unique_ptr<Device> device;
   std::unique_ptr<DenseOps> dense;
   std::unique_ptr<ExpertOps> experts;
+  std::vector<KernelRow> kernels;  // which kernel serves what; none where there is but one
   // Bytes that the backend itself may take for such a step, and keeps. Unset: none.
   std::function<int64_t(const StepSizes&)> workspace_bytes;
 };
 
-// Which of its kernels the CPU backend takes, by weight format: the number of tokens from which the
-// wide ones are used; 0: its own choice. Measured by `thermocline bench --calibrate`; no table ever
-// shows in a result.
-struct KernelTable {
+// By weight format, the number of tokens from which the CPU backend uses the wide tiles of its
+// products; 0: its own choice. Measured by `thermocline bench --calibrate`; it never shows in a
+// result.
+struct Calibration {
   std::array<int, kNumDTypes> wide_from = {};
 };
 
@@ -53,8 +56,8 @@ struct BackendOptions {
   Activations activations = Activations::kInt8;
   // "scalar", "avx2", "avx512"; empty: THERMOCLINE_CPU_ISA, else the best the machine has
   std::string isa = {};
-  KernelTable kernel_table = {};
-  // oneDNN for the matrices and prompt tokens that it can serve. Unset: where it is faster.
+  Calibration calibration = {};
+  // oneDNN for the prompt tokens that it can serve. Unset: where it is faster.
   std::optional<bool> onednn = {};
 };
 

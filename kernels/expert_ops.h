@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "kernels/device.h"
 #include "kernels/tensor_view.h"
+#include "kernels/token_role.h"
 
 namespace thermocline {
 
@@ -57,6 +58,7 @@ struct ExpertBatch {
   Activation activation = Activation::kSilu;
   TensorView x;    // [N, hidden] f32
   TensorView out;  // [M, hidden] f32; rows that no expert writes are left alone
+  absl::Span<const TokenRole> roles = {};  // [N], in host memory
 };
 
 // What threads do when no expert can be computed: cache/expert_fetcher.h.

@@ -102,7 +102,8 @@ int SlotsOfAll(const Engine& engine) {
 
 void LogModel(const Engine& engine, const ServeOptions& options) {
   const ModelDims& dims = engine.dims();
-  LogInfo(absl::StrCat(engine.DescribeBackend()));
+  LogInfo(engine.DescribeBackend());
+  for (const std::string& line : engine.DescribeKernels()) LogInfo("kernels: " + line);
   LogInfo(absl::StrCat("model ", engine.checkpoint().path(), ": ", dims.architecture, ", ",
                        dims.num_hidden_layers, " layers, hidden ", dims.hidden_size, ", ",
                        dims.num_experts, " experts, ", dims.num_experts_per_tok, " per token"));

@@ -37,9 +37,11 @@ ExpertRunner::ExpertRunner(Backend* dense, const Tier& host, const Tier& device,
   on_device_.direct = device.backend == dense;
 }
 
-absl::Status ExpertRunner::Plan(int layer, const TensorView& x, const TensorView& ids) {
+absl::Status ExpertRunner::Plan(int layer, const TensorView& x, absl::Span<const TokenRole> roles,
+                                const TensorView& ids) {
   layer_ = layer;
   x_ = x;
+  roles_ = roles;
   top_k_ = ids.cols();
   std::vector<int32_t> chosen(static_cast<size_t>(ids.num_elems()));
   dense_->device->Copy(Queue::kCompute, ids.data, chosen.data(), ids.bytes());
@@ -125,7 +127,7 @@ void ExpertRunner::Start(Activation activation, const TensorView& out) {
   out_ = out;
   started_ = std::chrono::steady_clock::now();
   for (Share* share : {&on_host_, &on_device_}) {
-    share->batch = {WeightsIn(layout(), nullptr), activation, x_, out};
+    share->batch = {WeightsIn(layout(), nullptr), activation, x_, out, roles_};
     if (share->direct) continue;
     // Rows of its own, one after the other, to go back together.
     share->out.resize(share->out_rows.size() * static_cast<size_t>(out.row_bytes));

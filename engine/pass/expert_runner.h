@@ -36,7 +36,8 @@ class ExpertRunner : public RoutedExperts {
   // All outlive the runner. `dense` holds x and out; `fetcher` brings experts to the host.
   ExpertRunner(Backend* dense, const Tier& host, const Tier& device, ExpertFetcher* fetcher);
 
-  absl::Status Plan(int layer, const TensorView& x, const TensorView& ids) override;
+  absl::Status Plan(int layer, const TensorView& x, absl::Span<const TokenRole> roles,
+                    const TensorView& ids) override;
   void Start(Activation activation, const TensorView& out) override;
   absl::StatusOr<std::vector<LostRow>> Finish() override;
 
@@ -79,6 +80,7 @@ class ExpertRunner : public RoutedExperts {
   Scratch dense_scratch_, device_scratch_;
   int layer_ = 0;
   TensorView x_, out_;
+  absl::Span<const TokenRole> roles_;
   int64_t top_k_ = 1;
   std::vector<char> host_x_;  // x, where the dense memory is not the host's
   std::vector<int32_t> rows_, out_rows_, tokens_per_expert_, first_;

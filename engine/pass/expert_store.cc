@@ -64,6 +64,7 @@ absl::Status ExpertStore::Initialize() {
   tier.num_experts = files_->num_experts();
   tier.slots = options_.host_slots;
   tier.policy = options_.policy;
+  tier.placement = options_.placement;
   tier.seed = 1;
   tier.poison = options_.poison;
   absl::StatusOr<std::unique_ptr<ExpertTier>> host = ExpertTier::Create(tier);
@@ -72,9 +73,17 @@ absl::Status ExpertStore::Initialize() {
   absl::StatusOr<std::unique_ptr<ExpertBiases>> biases = ExpertBiases::Create(*files_, tier.device);
   if (!biases.ok()) return biases.status();
   host_biases_ = *std::move(biases);
-  if (options_.device != nullptr && options_.device_experts > 0) {
+  if (options_.device != nullptr && !DeviceExperts().empty()) {
     tier.device = options_.device->device.get();
-    tier.slots = SlotsForEachLayer(SizeClassesOf(tier.layouts), options_.device_experts);
+    tier.here = Wanted::kDevice;
+    tier.slots.clear();
+    for (const SizeClass& size : SizeClassesOf(tier.layouts)) {
+      size_t count = 0;
+      for (const int l : size.layers) {
+        count += options_.placement->Experts(l, Wanted::kDevice).size();
+      }
+      tier.slots.push_back(std::max(1, static_cast<int>(count)));
+    }
     absl::StatusOr<std::unique_ptr<ExpertTier>> device = ExpertTier::Create(tier);
     if (!device.ok()) return device.status();
     device_ = *std::move(device);
@@ -108,13 +117,29 @@ absl::Status ExpertStore::Initialize() {
   return absl::OkStatus();
 }
 
+void ExpertStore::AddExperts(int layer, Wanted wanted, int most, std::vector<ExpertId>* ids) const {
+  if (!host_->residency()->has_experts(layer)) return;
+  for (const int32_t e : options_.placement->Experts(layer, wanted)) {
+    if (most-- <= 0) return;
+    ids->push_back({layer, e});
+  }
+}
+
 std::vector<ExpertId> ExpertStore::HostExperts() const {
   std::vector<ExpertId> ids;
-  const int first = device_ != nullptr ? options_.device_experts : 0;
   for (int l = 0; l < host_->num_layers(); ++l) {
-    if (!host_->residency()->has_experts(l)) continue;
-    const int end = std::min(files_->num_experts(), first + host_->residency()->quota(l));
-    for (int e = first; e < end; ++e) ids.push_back({l, e});
+    AddExperts(l, Wanted::kHost, files_->num_experts(), &ids);
+  }
+  for (int l = 0; l < host_->num_layers(); ++l) {
+    AddExperts(l, Wanted::kAnywhere, host_->residency()->quota(l), &ids);
+  }
+  return ids;
+}
+
+std::vector<ExpertId> ExpertStore::DeviceExperts() const {
+  std::vector<ExpertId> ids;
+  for (int l = 0; l < host_->num_layers(); ++l) {
+    AddExperts(l, Wanted::kDevice, files_->num_experts(), &ids);
   }
   return ids;
 }
@@ -122,9 +147,7 @@ std::vector<ExpertId> ExpertStore::HostExperts() const {
 int64_t ExpertStore::fill_bytes() const {
   int64_t bytes = 0;
   for (const ExpertId id : HostExperts()) bytes += host_->layout(id.layer).bytes;
-  for (int l = 0; device_ != nullptr && l < device_->num_layers(); ++l) {
-    bytes += device_->layout(l).bytes * options_.device_experts;
-  }
+  for (const ExpertId id : DeviceExperts()) bytes += host_->layout(id.layer).bytes;
   return bytes;
 }
 
@@ -203,21 +226,19 @@ int ExpertStore::num_host_slots() const {
 
 absl::Status ExpertStore::FillDevice(const std::function<void(int64_t)>& progress) {
   Device* device = options_.device->device.get();
-  for (int l = 0; l < device_->num_layers(); ++l) {
-    const int64_t bytes = device_->layout(l).bytes;
-    std::vector<char> slot_bytes(static_cast<size_t>(bytes) + 64);
+  std::vector<char> slot_bytes;
+  for (const ExpertId id : DeviceExperts()) {
+    const int64_t bytes = device_->layout(id.layer).bytes;
+    slot_bytes.resize(static_cast<size_t>(bytes) + 64);
     char* host =
         slot_bytes.data() + (64 - reinterpret_cast<uintptr_t>(slot_bytes.data()) % 64) % 64;
-    for (int e = 0; bytes > 0 && e < options_.device_experts; ++e) {
-      const ExpertId id = {l, e};
-      if (absl::Status read = files_->ReadWhole(id, host); !read.ok()) return read;
-      const std::optional<SlotId> slot = device_->residency()->Claim(id, Claimant::kPrefetch);
-      TC_CHECK(slot.has_value());
-      device->Copy(Queue::kCopyIn, host, device_->Address(*slot), bytes);
-      if (absl::Status s = device->Synchronize(Queue::kCopyIn); !s.ok()) return s;
-      device_->residency()->Arrived(*slot, SlotState::kReady);
-      progress(bytes);
-    }
+    if (absl::Status read = files_->ReadWhole(id, host); !read.ok()) return read;
+    const std::optional<SlotId> slot = device_->residency()->Claim(id, Claimant::kPrefetch);
+    TC_CHECK(slot.has_value());
+    device->Copy(Queue::kCopyIn, host, device_->Address(*slot), bytes);
+    if (absl::Status s = device->Synchronize(Queue::kCopyIn); !s.ok()) return s;
+    device_->residency()->Arrived(*slot, SlotState::kReady);
+    progress(bytes);
   }
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "cache/expert_fetcher.h"
 #include "cache/expert_tier.h"
+#include "cache/placement.h"
 #include "engine/pass/expert_runner.h"
 #include "engine/weights/expert_files.h"
 #include "kernels/backend.h"
@@ -39,8 +40,8 @@ class ExpertStore {
     Backend* host = nullptr;
     Backend* device = nullptr;  // null: none
     WorkerPool* pool = nullptr;
-    std::vector<int> host_slots;  // of each size class (SizeClassesOf)
-    int device_experts = 0;       // of each layer, the first ones
+    std::vector<int> host_slots;           // of each size class (SizeClassesOf)
+    const Placement* placement = nullptr;  // outlives the store
     std::string policy = "lru";
     std::string reader = "auto";
     int read_depth = kReadDepth;
@@ -92,8 +93,12 @@ class ExpertStore {
 
   absl::Status Initialize();
   absl::Status FillDevice(const std::function<void(int64_t)>& progress);
-  // The experts that the host's slots begin with: the first ones of every layer, layer by layer.
+  // The experts that the host's slots begin with: those that the placement wants there, then the
+  // first others of every layer, layer by layer.
   std::vector<ExpertId> HostExperts() const;
+  // Those that the device holds.
+  std::vector<ExpertId> DeviceExperts() const;
+  void AddExperts(int layer, Wanted wanted, int most, std::vector<ExpertId>* ids) const;
 
   Options options_;
   ExpertFiles* files_ = nullptr;

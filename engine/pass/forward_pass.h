@@ -45,6 +45,7 @@ class ForwardPass {
   Scratch& scratch() const { return *resources_.scratch; }
 
   int64_t num_tokens() const { return batch_.num_tokens(); }
+  absl::Span<const TokenRole> roles_of_tokens() const { return batch_.roles; }  // in host memory
   int64_t num_logits() const { return static_cast<int64_t>(batch_.logits_rows.size()); }
   // i32 arrays in device memory, uploaded once a step.
   const TensorView& roles() const { return roles_; }                // [N]

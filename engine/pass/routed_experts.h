@@ -23,8 +23,9 @@ class RoutedExperts {
 
   // Learns the routing, which is the layer's only wait for the dense side, and decides. x [N,
   // hidden] f32 and ids [N, top_k] i32 in the dense device's memory. Ids from num_experts on belong
-  // to nobody here.
-  virtual absl::Status Plan(int layer, const TensorView& x, const TensorView& ids) = 0;
+  // to nobody here. roles [N], in host memory, outlive the step.
+  virtual absl::Status Plan(int layer, const TensorView& x, absl::Span<const TokenRole> roles,
+                            const TensorView& ids) = 0;
   // Reads of missing experts and work on a device begin. out [N * top_k, hidden] f32: row n * top_k
   // + j is to become expert ids[n, j] applied to x[n]; rows of ids that belong to nobody are left
   // alone.

@@ -1,5 +1,7 @@
 #include "engine/weights/weight_store.h"
 
+#include <algorithm>
+
 #include "kernels/check.h"
 #include "kernels/mutex.h"
 
@@ -92,6 +94,8 @@ absl::StatusOr<TensorView> WeightStore::Place(DType dtype, const std::vector<int
   TensorView view;
   if (packed) {
     view = MakeWeightView(nullptr, dtype, rows, shape.back());
+    const auto known = std::find(matrix_formats_.begin(), matrix_formats_.end(), dtype);
+    if (known == matrix_formats_.end()) matrix_formats_.push_back(dtype);
   } else if (shape.size() > 1) {
     view = MakeView(nullptr, dtype, {rows, shape.back()});
   } else {

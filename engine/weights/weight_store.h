@@ -42,6 +42,8 @@ class WeightStore {
   absl::Status LoadDense(WorkerPool* pool, const LoadProgress& progress);
 
   int64_t dense_bytes() const { return dense_bytes_; }
+  // Of the dense matrices, each once.
+  const std::vector<DType>& matrix_formats() const { return matrix_formats_; }
   DenseWork dense_work(const ModelDims& dims) const;
   // What the model declares, its experts too.
   const TensorTable& table() const { return table_; }
@@ -68,6 +70,7 @@ class WeightStore {
   std::vector<DenseLoad> loads_;
   std::vector<Buffer> memory_;
   int64_t dense_bytes_ = 0;
+  std::vector<DType> matrix_formats_;
 };
 
 }  // namespace thermocline

@@ -139,29 +139,28 @@ void AddValues(const float (*weights)[kBlock], const float* scale, int begin, in
   }
 }
 
-// Turns scores of positions [begin, end) of the block into weights, the others into zero; updates
-// the query's maximum and sum and returns the factor of what it has summed so far. A score that is
-// NaN or infinite makes the sum NaN.
-inline float SoftmaxBlock(float* scores, float scale, int begin, int end, float* max, float* sum) {
+// CpuKernels::softmax_block.
+inline float SoftmaxBlock(float* scores, int count, float scale, int begin, int end, float* max,
+                          float* sum) {
   float block_max = *max;
-  for (int i = 0; i < kBlock; i += F32::kLanes) {
+  for (int i = 0; i < count; i += F32::kLanes) {
     F32::Mul(F32::Load(scores + i), F32::Set(scale)).Store(scores + i);
   }
   for (int i = begin; i < end; ++i) block_max = scores[i] > block_max ? scores[i] : block_max;
   // What the query does not see, be it NaN, must not show.
   for (int i = 0; i < begin; ++i) scores[i] = block_max;
-  for (int i = end; i < kBlock; ++i) scores[i] = block_max;
+  for (int i = end; i < count; ++i) scores[i] = block_max;
   float factor[F32::kLanes];
   Exp(F32::Set(*max - block_max)).Store(factor);
   F32 total = F32::Zero();
-  for (int i = 0; i < kBlock; i += F32::kLanes) {
+  for (int i = 0; i < count; i += F32::kLanes) {
     const F32 score = F32::Load(scores + i);
     total = F32::Fma(score, F32::Zero(), total);  // NaN or nothing
     Exp(F32::Sub(score, F32::Set(block_max))).Store(scores + i);
   }
   for (int i = 0; i < begin; ++i) scores[i] = 0.0f;
-  for (int i = end; i < kBlock; ++i) scores[i] = 0.0f;
-  for (int i = 0; i < kBlock; i += F32::kLanes) total = F32::Add(total, F32::Load(scores + i));
+  for (int i = end; i < count; ++i) scores[i] = 0.0f;
+  for (int i = 0; i < count; i += F32::kLanes) total = F32::Add(total, F32::Load(scores + i));
   *sum = *sum * factor[0] + total.Sum();
   *max = block_max;
   return factor[0];
@@ -181,7 +180,7 @@ void AttendGroup(const AttendTileArgs& a, int first, int64_t base, const TileMem
     const int q = first + r;
     const int low = a.first[q] > base ? (int)(a.first[q] - base) : 0;
     const int high = a.last[q] - base + 1 < kBlock ? (int)(a.last[q] - base + 1) : kBlock;
-    scale[r] = SoftmaxBlock(scores[r], a.scale, low, high, &memory.max[q], &memory.sum[q]);
+    scale[r] = SoftmaxBlock(scores[r], kBlock, a.scale, low, high, &memory.max[q], &memory.sum[q]);
     begin = low < begin ? low : begin;
     end = high > end ? high : end;
   }
@@ -243,6 +242,15 @@ void AttendTileWith(const AttendTileArgs& a) {
       a.out[q][i] = memory.acc[q * value_dim + i] * inverse;
     }
   }
+}
+
+// CpuKernels::decode_row.
+template <class Storage>
+void DecodeRow(const void* row, int64_t n, float* out) {
+  const uint8_t* bytes = (const uint8_t*)row;
+  int64_t i = 0;
+  for (; i + F32::kLanes <= n; i += F32::kLanes) Storage::Load(bytes, i).Store(out + i);
+  for (; i < n; ++i) out[i] = Storage::LoadOne(bytes, i);
 }
 
 void AttendTile(const AttendTileArgs* args) {

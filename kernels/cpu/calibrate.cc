@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/rounded_activations.h"
 #include "kernels/host_memory.h"
 #include "kernels/quant/blocks.h"
 #include "kernels/quant/panels.h"
@@ -33,12 +33,14 @@ class FormatTimer {
       : kernels_(kernels), num_threads_(num_threads), dtype_(dtype), weights_(weights) {
     const bool small = GetFormat(dtype).block_elems == kSmallBlockElems;
     constexpr int kMaxTokens = 48;
-    x_.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8, kMaxTokens, kCols);
+    x_.Reset({.small = small, .super = !small}, kMaxTokens, kCols);
     std::vector<float> row(kCols, 1.0f);
+    TokenRows tokens;
     for (int t = 0; t < kMaxTokens; ++t) {
       x_.Fill(kernels, t, row.data());
-      rows_.push_back(x_.row(t));
+      x_.AppendTo(t, row.data(), &tokens);
     }
+    rows_ = small ? tokens.small : tokens.super;
   }
 
   bool NarrowWins(int num_tokens) const {
@@ -85,13 +87,13 @@ class FormatTimer {
   const int num_threads_;
   const DType dtype_;
   const Buffer& weights_;
-  QuantizedActivations x_;
+  RoundedActivations x_;
   std::vector<const void*> rows_;
 };
 
 }  // namespace
 
-absl::StatusOr<KernelTable> CalibrateKernels(
+absl::StatusOr<Calibration> CalibrateKernels(
     const std::string& isa, int num_threads,
     const std::function<void(absl::string_view)>& progress) {
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(isa);
@@ -99,19 +101,19 @@ absl::StatusOr<KernelTable> CalibrateKernels(
   absl::StatusOr<Buffer> weights = AllocateHost(kWeightBytes);
   if (!weights.ok()) return weights.status();
   std::memset(weights->data(), 1, static_cast<size_t>(weights->bytes()));
-  KernelTable table;
+  Calibration calibration;
   for (const WeightFormat& format : AllFormats()) {
     if (!IsQuantized(format.dtype)) continue;
     if (progress) progress(format.name);
     const FormatTimer timer(**kernels, num_threads, format.dtype, *weights);
     // The largest count at which narrow tiles still win ends their range.
-    int& wide_from = table.wide_from[static_cast<size_t>(format.dtype)];
+    int& wide_from = calibration.wide_from[static_cast<size_t>(format.dtype)];
     wide_from = 1;
     for (int tokens : kTokenCounts) {
       if (timer.NarrowWins(tokens)) wide_from = tokens + 1;
     }
   }
-  return table;
+  return calibration;
 }
 
 }  // namespace thermocline

@@ -9,6 +9,7 @@ namespace thermocline {
 namespace {
 
 constexpr int64_t kRowsPerTask = 128;
+constexpr TokenRole kRoles[] = {TokenRole::kPrompt, TokenRole::kGenerated};
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kAcqRel = std::memory_order_acq_rel;
@@ -23,14 +24,15 @@ CpuExperts::CpuExperts(const CpuKernels& kernels, const WeightDot& dot, WorkerPo
       pool_(pool),
       workers_(static_cast<size_t>(pool->num_threads())) {}
 
-int64_t CpuExperts::WorkspaceBytes(const StepSizes& sizes, int num_threads) {
-  constexpr int64_t kPointers = 6 * sizeof(void*);  // of a pair: its input and hidden row, thrice
+int64_t CpuExperts::WorkspaceBytes(const StepSizes& sizes, const Forms& forms, int num_threads) {
+  constexpr int64_t kPointers = 8 * sizeof(void*);  // of a pair: its input and hidden row, 4 times
   const int64_t hidden = sizes.expert_pairs * sizes.expert_width;
   // All tokens may go to one expert.
   const int64_t worker = sizes.expert_tokens *
                          (2 * kRowsPerTask * int64_t{sizeof(float)} + 4 * int64_t{sizeof(void*)});
-  return QuantizedBytes(sizes.expert_tokens * sizes.expert_cols) + hidden * int64_t{sizeof(float)} +
-         QuantizedBytes(hidden) + sizes.expert_pairs * kPointers + num_threads * worker;
+  return RoundedBytes(forms, sizes.expert_tokens * sizes.expert_cols) +
+         hidden * int64_t{sizeof(float)} + RoundedBytes(forms, hidden) +
+         sizes.expert_pairs * kPointers + num_threads * worker;
 }
 
 void CpuExperts::Start(const ExpertBatch& batch, absl::Span<ExpertWork> experts) {
@@ -53,39 +55,40 @@ void CpuExperts::PrepareTokens() {
     experts_[e].first_pair = num_pairs;
     num_pairs += static_cast<int64_t>(works_[e].rows.size());
   }
-  FormsNeeded of_x, of_hidden;
+  Forms of_x, of_hidden;
   dot_.Note(shape.gate, &of_x);
   dot_.Note(shape.up, &of_x);
   dot_.Note(shape.down, &of_hidden);
+  const bool by_role =
+      dot_.RolesDiffer(shape.gate) || dot_.RolesDiffer(shape.up) || dot_.RolesDiffer(shape.down);
   const TensorView& x = batch_->x;
-  if (of_x.small) small_.Reset(ActivationForm::kSmallInt8, x.rows(), x.cols());
-  if (of_x.super) super_.Reset(ActivationForm::kSuperInt8, x.rows(), x.cols());
-  if (of_x.small || of_x.super) {
-    pool_->ForRows(x.rows(), x.cols(), [&](int64_t n) {
-      if (of_x.small) small_.Fill(kernels_, n, x.Row<float>(n));
-      if (of_x.super) super_.Fill(kernels_, n, x.Row<float>(n));
-    });
+  input_.Reset(of_x, x.rows(), x.cols());
+  if (of_x.any()) {
+    pool_->ForRows(x.rows(), x.cols(),
+                   [&](int64_t n) { input_.Fill(kernels_, n, x.Row<float>(n)); });
   }
   const size_t elems = static_cast<size_t>(num_pairs * width);
   if (hidden_.size() < elems) {
     hidden_ = {};
     hidden_.resize(elems);
   }
-  if (of_hidden.small) hidden_small_.Reset(ActivationForm::kSmallInt8, num_pairs, width);
-  if (of_hidden.super) hidden_super_.Reset(ActivationForm::kSuperInt8, num_pairs, width);
+  rounded_hidden_.Reset(of_hidden, num_pairs, width);
+  rounds_hidden_ = of_hidden.any();
   for (size_t e = 0; e < works_.size(); ++e) {
     Expert& expert = experts_[e];
-    expert.input.Clear();
-    expert.hidden.Clear();
+    for (Part& part : expert.parts) {
+      part.pairs.clear();
+      part.input.Clear();
+      part.hidden.Clear();
+    }
     for (size_t i = 0; i < works_[e].rows.size(); ++i) {
       const int32_t n = works_[e].rows[i];
       const int64_t pair = expert.first_pair + static_cast<int64_t>(i);
-      expert.input.f32.push_back(x.Row<float>(n));
-      if (of_x.small) expert.input.small.push_back(small_.row(n));
-      if (of_x.super) expert.input.super.push_back(super_.row(n));
-      expert.hidden.f32.push_back(&hidden_[static_cast<size_t>(pair * width)]);
-      if (of_hidden.small) expert.hidden.small.push_back(hidden_small_.row(pair));
-      if (of_hidden.super) expert.hidden.super.push_back(hidden_super_.row(pair));
+      const TokenRole role = by_role ? batch_->roles[static_cast<size_t>(n)] : TokenRole::kPrompt;
+      Part& part = expert.parts[static_cast<size_t>(role)];
+      part.pairs.push_back(static_cast<int64_t>(i));
+      input_.AppendTo(n, x.Row<float>(n), &part.input);
+      rounded_hidden_.AppendTo(pair, &hidden_[static_cast<size_t>(pair * width)], &part.hidden);
     }
   }
 }
@@ -177,35 +180,37 @@ void CpuExperts::GateUp(size_t e, int task, Worker* worker) {
   const Expert& expert = experts_[e];
   const int64_t width = w.gate.rows(), first = task * kRowsPerTask,
                 last = std::min(width, first + kRowsPerTask), count = last - first;
-  const int64_t num_pairs = static_cast<int64_t>(works_[e].rows.size());
-  worker->gate.resize(static_cast<size_t>(num_pairs * count));
-  worker->up.resize(static_cast<size_t>(num_pairs * count));
-  worker->gate_out.clear();
-  worker->up_out.clear();
-  for (int64_t i = 0; i < num_pairs; ++i) {
-    worker->gate_out.push_back(&worker->gate[static_cast<size_t>(i * count)]);
-    worker->up_out.push_back(&worker->up[static_cast<size_t>(i * count)]);
-  }
-  dot_.Run(w.gate, w.gate_bias, first, last, expert.input, PanelOf(w.up, first),
-           worker->gate_out.data(), &worker->scratch);
-  dot_.Run(w.up, w.up_bias, first, last, expert.input, After(e, w.gate, last),
-           worker->up_out.data(), &worker->scratch);
   const auto activate =
       batch_->activation == Activation::kSwigluOai ? kernels_.swiglu_oai : kernels_.silu_mul;
-  for (int64_t i = 0; i < num_pairs; ++i) {
-    activate(worker->gate_out[static_cast<size_t>(i)], worker->up_out[static_cast<size_t>(i)],
-             count, &hidden_[static_cast<size_t>((expert.first_pair + i) * width + first)]);
+  for (const TokenRole role : kRoles) {
+    const Part& part = expert.parts[static_cast<size_t>(role)];
+    if (part.pairs.empty()) continue;
+    const size_t num_tokens = part.pairs.size(), rows = static_cast<size_t>(count);
+    worker->gate.resize(num_tokens * rows);
+    worker->up.resize(num_tokens * rows);
+    worker->gate_out.clear();
+    worker->up_out.clear();
+    for (size_t i = 0; i < num_tokens; ++i) {
+      worker->gate_out.push_back(&worker->gate[i * rows]);
+      worker->up_out.push_back(&worker->up[i * rows]);
+    }
+    dot_.Run(w.gate, w.gate_bias, first, last, role, part.input, PanelOf(w.up, first),
+             worker->gate_out.data(), &worker->scratch);
+    dot_.Run(w.up, w.up_bias, first, last, role, part.input, After(e, w.gate, last),
+             worker->up_out.data(), &worker->scratch);
+    for (size_t i = 0; i < num_tokens; ++i) {
+      const int64_t pair = expert.first_pair + part.pairs[i];
+      activate(worker->gate_out[i], worker->up_out[i], count,
+               &hidden_[static_cast<size_t>(pair * width + first)]);
+    }
   }
 }
 
 void CpuExperts::RoundHidden(size_t e) {
-  const ActivationForm form = dot_.FormFor(batch_->shape.down);
-  if (form == ActivationForm::kF32) return;
-  QuantizedActivations& rounded =
-      form == ActivationForm::kSmallInt8 ? hidden_small_ : hidden_super_;
+  if (!rounds_hidden_) return;
   const int64_t width = batch_->shape.down.cols(), first = experts_[e].first_pair;
   for (int64_t pair = first; pair < first + static_cast<int64_t>(works_[e].rows.size()); ++pair) {
-    rounded.Fill(kernels_, pair, &hidden_[static_cast<size_t>(pair * width)]);
+    rounded_hidden_.Fill(kernels_, pair, &hidden_[static_cast<size_t>(pair * width)]);
   }
 }
 
@@ -213,14 +218,19 @@ void CpuExperts::Down(size_t e, int task, bool failed, Worker* worker) {
   const ExpertWeights& w = works_[e].weights;
   const int64_t first = task * kRowsPerTask,
                 last = std::min(batch_->out.cols(), first + kRowsPerTask);
-  worker->gate_out.clear();
-  for (const int32_t row : works_[e].out_rows) {
-    worker->gate_out.push_back(batch_->out.Row<float>(row) + first);
-    if (failed) std::fill_n(worker->gate_out.back(), last - first, 0.0f);
+  for (const TokenRole role : kRoles) {
+    const Part& part = experts_[e].parts[static_cast<size_t>(role)];
+    if (part.pairs.empty()) continue;
+    worker->gate_out.clear();
+    for (const int64_t pair : part.pairs) {
+      const int32_t row = works_[e].out_rows[static_cast<size_t>(pair)];
+      worker->gate_out.push_back(batch_->out.Row<float>(row) + first);
+      if (failed) std::fill_n(worker->gate_out.back(), last - first, 0.0f);
+    }
+    if (failed) continue;
+    dot_.Run(w.down, w.down_bias, first, last, role, part.hidden, After(e, w.down, last),
+             worker->gate_out.data(), &worker->scratch);
   }
-  if (failed) return;
-  dot_.Run(w.down, w.down_bias, first, last, experts_[e].hidden, After(e, w.down, last),
-           worker->gate_out.data(), &worker->scratch);
 }
 
 }  // namespace thermocline

@@ -26,24 +26,29 @@ class CpuExperts : public ExpertOps {
   // The kernels and the pool outlive it.
   CpuExperts(const CpuKernels& kernels, const WeightDot& dot, WorkerPool* pool);
 
-  // Bytes taken for the largest layer's tokens, and kept.
-  static int64_t WorkspaceBytes(const StepSizes& sizes, int num_threads);
+  // Bytes taken for the largest layer's tokens in these forms, and kept.
+  static int64_t WorkspaceBytes(const StepSizes& sizes, const Forms& forms, int num_threads);
 
   void Start(const ExpertBatch& batch, absl::Span<ExpertWork> experts) override;
   absl::Status Finish(ExpertFeed* feed) override;
 
  private:
+  // Tokens of an expert that the same kernels serve.
+  struct Part {
+    std::vector<int64_t> pairs;  // of the expert's
+    TokenRows input, hidden;
+  };
   // One expert of the layer at hand. Its tokens are pairs [first_pair, first_pair + rows).
   struct Expert {
     int64_t first_pair = 0;
-    TokenRows input, hidden;
+    Part parts[2];                                 // by role; where roles do not differ, all of one
     std::atomic<int> next_gate{0}, gates_left{0};  // handed out; still to finish
     std::atomic<int> next_down{0}, downs_left{0};
     std::atomic<bool> hidden_ready{false};
   };
   struct Worker {
     WeightDotScratch scratch;
-    std::vector<float> gate, up;  // [tokens, rows of a task]
+    std::vector<float> gate, up;  // [tokens of a part, rows of a task]
     std::vector<float*> gate_out, up_out;
   };
 
@@ -66,13 +71,14 @@ class CpuExperts : public ExpertOps {
   const ExpertBatch* batch_ = nullptr;
   absl::Span<ExpertWork> works_;
   std::unique_ptr<Expert[]> experts_;
-  size_t num_experts_ = 0;              // of experts_
-  int num_gates_ = 0, num_downs_ = 0;   // tasks of each expert
-  std::atomic<int> left_{0};            // experts that are not done
-  std::atomic<size_t> first_{0};        // experts before it have no task to hand out
-  QuantizedActivations small_, super_;  // rows of x
-  std::vector<float> hidden_;           // [pairs, width]
-  QuantizedActivations hidden_small_, hidden_super_;
+  size_t num_experts_ = 0;             // of experts_
+  int num_gates_ = 0, num_downs_ = 0;  // tasks of each expert
+  std::atomic<int> left_{0};           // experts that are not done
+  std::atomic<size_t> first_{0};       // experts before it have no task to hand out
+  RoundedActivations input_;           // rows of x
+  std::vector<float> hidden_;          // [pairs, width]
+  RoundedActivations rounded_hidden_;
+  bool rounds_hidden_ = false;
   std::vector<Worker> workers_;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/checked_ops.h"
@@ -21,12 +20,12 @@ constexpr int64_t kTasksPerThread = 2;  // at least, where the matrices allow it
 
 }  // namespace
 
-CpuOps::CpuOps(const CpuKernels& kernels, const WeightDot& dot, bool use_onednn, WorkerPool* pool)
+CpuOps::CpuOps(const CpuKernels& kernels, const CpuKernelTable& table, const WeightDot& dot,
+               WorkerPool* pool)
     : kernels_(kernels),
       dot_(dot),
-      use_onednn_(use_onednn),
       pool_(pool),
-      attention_(kernels, pool),
+      attention_(kernels, table, pool),
       workers_(static_cast<size_t>(pool->num_threads())) {}
 
 void CpuOps::RmsNorm(const TensorView& x, const TensorView& weight, float eps,
@@ -138,7 +137,7 @@ void CpuOps::CombineExperts(const TensorView& expert_out, const TensorView& weig
                             const TensorView& acc) {
   const int64_t top_k = weights.cols();
   const auto combine = [&](int64_t n, int worker) {
-    std::vector<float>& sum = workers_[static_cast<size_t>(worker)].result;
+    std::vector<float>& sum = workers_[static_cast<size_t>(worker)].sum;
     sum.assign(static_cast<size_t>(acc.cols()), 0.0f);
     for (int64_t j = 0; j < top_k; ++j) {
       kernels_.axpy(expert_out.Row<float>(n * top_k + j), weights.Row<float>(n)[j], acc.cols(),
@@ -214,69 +213,79 @@ void CpuOps::StoreKv(const TensorView& k, const TensorView& v, const TensorView&
 
 void CpuOps::Attention(const AttentionArgs& args) { attention_.Run(args); }
 
-void CpuOps::QuantizeRows(const TensorView& x, const FormsNeeded& needed) {
-  if (!needed.small && !needed.super) return;
-  if (needed.small) small_.Reset(ActivationForm::kSmallInt8, x.rows(), x.cols());
-  if (needed.super) super_.Reset(ActivationForm::kSuperInt8, x.rows(), x.cols());
-  pool_->ForRows(x.rows(), x.cols(), [&](int64_t n) {
-    if (needed.small) small_.Fill(kernels_, n, x.Row<float>(n));
-    if (needed.super) super_.Fill(kernels_, n, x.Row<float>(n));
-  });
+void CpuOps::RoundRows(const TensorView& x, const Forms& needed) {
+  rounded_.Reset(needed, x.rows(), x.cols());
+  if (!needed.any()) return;
+  pool_->ForRows(x.rows(), x.cols(),
+                 [&](int64_t n) { rounded_.Fill(kernels_, n, x.Row<float>(n)); });
 }
 
-void CpuOps::AddToken(const TensorView& x, int64_t n, const FormsNeeded& needed,
-                      TokenRows* tokens) const {
-  tokens->f32.push_back(x.Row<float>(n));
-  if (needed.small) tokens->small.push_back(small_.row(n));
-  if (needed.super) tokens->super.push_back(super_.row(n));
+CpuOps::Group CpuOps::MakeGroup(const TensorView& x, TokenRole role,
+                                absl::Span<const int32_t> rows) const {
+  Group group = {role, {rows.begin(), rows.end()}, {}};
+  for (const int32_t n : rows) rounded_.AppendTo(n, x.Row<float>(n), &group.tokens);
+  return group;
 }
 
 void CpuOps::MatMul(const TensorView& x, const TensorView& roles,
                     absl::Span<const Projection> projections) {
-  FormsNeeded needed;
+  Forms needed;
+  bool by_role = false;
+  int64_t num_rows = 0;
   for (const Projection& p : projections) {
     dot_.Note(p.weight, &needed);
+    by_role |= dot_.RolesDiffer(p.weight);
+    num_rows += p.weight.rows();
   }
-  QuantizeRows(x, needed);
-  std::vector<int32_t> prompt_rows, generated_rows, all_rows;
-  TokenRows all, generated;
+  RoundRows(x, needed);
+  std::vector<int32_t> all, of_role[2];
   for (int32_t n = 0; n < x.rows(); ++n) {
-    all_rows.push_back(n);
-    AddToken(x, n, needed, &all);
-    if (roles.Row<TokenRole>(0)[n] == TokenRole::kPrompt) {
-      prompt_rows.push_back(n);
-    } else {
-      generated_rows.push_back(n);
-      AddToken(x, n, needed, &generated);
+    all.push_back(n);
+    if (by_role) of_role[static_cast<size_t>(roles.Row<TokenRole>(0)[n])].push_back(n);
+  }
+  // Where roles differ: the generated tokens, and the prompt's in pieces, which are tasks of their
+  // own.
+  const Group everybody = MakeGroup(x, TokenRole::kGenerated, all);
+  std::vector<Group> groups;
+  for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
+    const absl::Span<const int32_t> rows = of_role[static_cast<size_t>(role)];
+    const size_t piece =
+        role == TokenRole::kPrompt ? size_t{OneDnnMatMul::kTokensPerCall} : rows.size();
+    for (size_t i = 0; i < rows.size(); i += piece) {
+      groups.push_back(MakeGroup(x, role, rows.subspan(i, piece)));
     }
   }
-  if (use_onednn_) RunOneDnn(x, prompt_rows, projections);
 
-  // What oneDNN does not serve: all rows of other weights, the generated tokens of its own.
   struct Task {
     const Projection* projection;
-    bool all;
+    const Group* group;
     int64_t first, last;
   };
   std::vector<Task> tasks;
-  int64_t num_rows = 0;
-  for (const Projection& p : projections) num_rows += p.weight.rows();
+  const auto add_tasks = [&](const Projection& p, const Group& group, int64_t rows_per_task) {
+    for (int64_t r = 0; r < p.weight.rows(); r += rows_per_task) {
+      tasks.push_back({&p, &group, r, std::min(p.weight.rows(), r + rows_per_task)});
+    }
+  };
   // Small matrices in smaller pieces, so that all threads have some.
   const int64_t share = num_rows / (kTasksPerThread * pool_->num_threads());
   const int64_t rows_per_task =
       std::clamp<int64_t>(share / kPanelRows * kPanelRows, kPanelRows, kRowsPerTask);
   for (const Projection& p : projections) {
-    const bool served = use_onednn_ && OneDnnMatMul::CanServe(p.weight);
-    if (served && generated_rows.empty()) continue;
-    for (int64_t r = 0; r < p.weight.rows(); r += rows_per_task) {
-      tasks.push_back({&p, !served, r, std::min(p.weight.rows(), r + rows_per_task)});
+    if (!dot_.RolesDiffer(p.weight)) {
+      add_tasks(p, everybody, rows_per_task);
+      continue;
+    }
+    for (const Group& group : groups) {
+      const bool prompt = group.role == TokenRole::kPrompt;
+      add_tasks(p, group, prompt ? OneDnnMatMul::kMaxWeightRows : rows_per_task);
     }
   }
   pool_->ParallelFor(static_cast<int64_t>(tasks.size()), [&](int64_t i, int worker_idx) {
     const Task& task = tasks[static_cast<size_t>(i)];
     Worker& worker = workers_[static_cast<size_t>(worker_idx)];
     worker.out.clear();
-    for (int32_t n : task.all ? all_rows : generated_rows) {
+    for (int32_t n : task.group->rows) {
       worker.out.push_back(task.projection->out.Row<float>(n) + task.first);
     }
     // Threads take turns, mostly.
@@ -286,16 +295,17 @@ void CpuOps::MatMul(const TensorView& x, const TensorView& roles,
       next = PanelOf(tasks[follower].projection->weight, tasks[follower].first);
     }
     dot_.Run(task.projection->weight, task.projection->bias, task.first, task.last,
-             task.all ? all : generated, next, worker.out.data(), &worker.scratch);
+             task.group->role, task.group->tokens, next, worker.out.data(), &worker.scratch);
   });
 }
 
+// One kernel for both roles: no library's product has heads of so few rows.
 void CpuOps::HeadMatMul(const TensorView& x, const TensorView& /*roles*/, const TensorView& weight,
                         const TensorView& out) {
   const int64_t heads = x.shape[1], rows_per_head = out.cols();
-  FormsNeeded needed;
+  Forms needed;
   dot_.Note(weight, &needed);
-  QuantizeRows(x, needed);
+  RoundRows(x, needed);
   const int64_t chunks = (rows_per_head + kRowsPerTask - 1) / kRowsPerTask;
   pool_->ParallelFor(heads * chunks, [&](int64_t task, int worker_idx) {
     Worker& worker = workers_[static_cast<size_t>(worker_idx)];
@@ -304,78 +314,36 @@ void CpuOps::HeadMatMul(const TensorView& x, const TensorView& /*roles*/, const 
     TokenRows tokens;
     worker.out.clear();
     for (int64_t n = 0; n < x.shape[0]; ++n) {
-      AddToken(x, n * heads + h, needed, &tokens);
-      worker.out.push_back(out.Row<float>(n * heads + h) + first);
+      const int64_t row = n * heads + h;
+      rounded_.AppendTo(row, x.Row<float>(row), &tokens);
+      worker.out.push_back(out.Row<float>(row) + first);
     }
-    dot_.Run(weight, {}, h * rows_per_head + first, h * rows_per_head + last, tokens, nullptr,
-             worker.out.data(), &worker.scratch);
+    dot_.Run(weight, {}, h * rows_per_head + first, h * rows_per_head + last, TokenRole::kGenerated,
+             tokens, nullptr, worker.out.data(), &worker.scratch);
   });
-}
-
-void CpuOps::RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
-                       absl::Span<const Projection> projections) {
-  constexpr int64_t kPanel = OneDnnMatMul::kTokensPerCall, kChunk = OneDnnMatMul::kMaxWeightRows;
-  const int64_t num_prompt = static_cast<int64_t>(prompt_rows.size());
-  const int64_t num_panels = (num_prompt + kPanel - 1) / kPanel;
-  for (const Projection& p : projections) {
-    if (num_prompt == 0 || !OneDnnMatMul::CanServe(p.weight)) continue;
-    const int64_t num_chunks = (p.weight.rows() + kChunk - 1) / kChunk;
-    pool_->ParallelFor(num_panels * num_chunks, [&](int64_t task, int worker_idx) {
-      Worker& worker = workers_[static_cast<size_t>(worker_idx)];
-      const int64_t panel = task / num_chunks, first = task % num_chunks * kChunk;
-      const int64_t num_rows = std::min(kChunk, p.weight.rows() - first);
-      const int64_t begin = panel * kPanel, count = std::min(kPanel, num_prompt - begin);
-      worker.panel.assign(static_cast<size_t>(kPanel * x.cols()), 0.0f);
-      worker.result.resize(static_cast<size_t>(kPanel * num_rows));
-      for (int64_t i = 0; i < count; ++i) {
-        std::memcpy(&worker.panel[static_cast<size_t>(i * x.cols())],
-                    x.Row<float>(prompt_rows[begin + i]),
-                    static_cast<size_t>(x.cols()) * sizeof(float));
-      }
-      const absl::Status ran =
-          worker.onednn.Run(p.weight, first, num_rows, worker.panel.data(), worker.result.data());
-      if (!ran.ok()) {  // ours rounds otherwise, but it is right
-        TokenRows tokens;
-        worker.out.clear();
-        for (int32_t n :
-             prompt_rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(count))) {
-          tokens.f32.push_back(x.Row<float>(n));
-          worker.out.push_back(p.out.Row<float>(n) + first);
-        }
-        dot_.Run(p.weight, p.bias, first, first + num_rows, tokens, nullptr, worker.out.data(),
-                 &worker.scratch);
-        return;
-      }
-      for (int64_t i = 0; i < count; ++i) {
-        float* out = p.out.Row<float>(prompt_rows[begin + i]) + first;
-        std::memcpy(out, &worker.result[static_cast<size_t>(i * num_rows)],
-                    static_cast<size_t>(num_rows) * sizeof(float));
-        if (!p.bias.empty()) kernels_.axpy(p.bias.Row<float>(0) + first, 1.0f, num_rows, out);
-      }
-    });
-  }
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(WorkerPool* pool,
                                                         const BackendOptions& options) {
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(options.isa);
   if (!kernels.ok()) return kernels.status();
-  const bool onednn = OneDnnMatMul::Available() && options.activations == Activations::kInt8 &&
-                      options.onednn.value_or(OneDnnMatMul::IsFaster());
-  const WeightDot dot(**kernels, options.activations, options.kernel_table);
+  const CpuKernelTable table(options.activations, options.onednn);
+  const WeightDot products(**kernels, table, KernelUse::kProduct, options.calibration),
+      experts(**kernels, table, KernelUse::kExperts, options.calibration);
   auto backend = std::make_unique<Backend>();
   backend->name = "cpu";
-  backend->description =
-      absl::StrCat("cpu: ", (*kernels)->name, ", ", pool->num_threads(), " threads, activations ",
-                   options.activations == Activations::kF32 ? "f32" : "int8",
-                   " on quantised weights", onednn ? ", bf16 prompts through oneDNN" : "");
+  backend->description = absl::StrCat(
+      "cpu: ", (*kernels)->name, ", ", pool->num_threads(), " threads, activations ",
+      options.activations == Activations::kF32 ? "f32" : "int8", " on quantised weights");
   backend->device = std::make_unique<HostDevice>();
-  backend->dense = MakeCheckedOps(std::make_unique<CpuOps>(**kernels, dot, onednn, pool));
-  backend->experts = std::make_unique<CpuExperts>(**kernels, dot, pool);
+  backend->dense = MakeCheckedOps(std::make_unique<CpuOps>(**kernels, table, products, pool));
+  backend->experts = std::make_unique<CpuExperts>(**kernels, experts, pool);
+  backend->kernels = table.Rows();
+  const Forms forms = {.small = true, .super = true, .bfloat16 = table.uses_onednn()};
   const int num_threads = pool->num_threads();
-  backend->workspace_bytes = [num_threads](const StepSizes& sizes) {
-    return QuantizedBytes(sizes.product_elems) + 2 * BytesOf(DType::kF32, sizes.rope_elems) +
-           CpuExperts::WorkspaceBytes(sizes, num_threads);
+  backend->workspace_bytes = [forms, num_threads](const StepSizes& sizes) {
+    return RoundedBytes(forms, sizes.product_elems) + 2 * BytesOf(DType::kF32, sizes.rope_elems) +
+           CpuExperts::WorkspaceBytes(sizes, forms, num_threads);
   };
   return backend;
 }

@@ -1,5 +1,5 @@
-// The CPU backend: threads, integer dot products chosen for the processor, oneDNN for dense prompt
-// products.
+// The CPU backend: threads, integer dot products chosen for the processor, oneDNN where the table
+// of kernels says so.
 #ifndef THERMOCLINE_KERNELS_CPU_CPU_OPS_H_
 #define THERMOCLINE_KERNELS_CPU_CPU_OPS_H_
 
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/weight_dot.h"
 #include "kernels/worker_pool.h"
@@ -18,7 +17,8 @@ namespace thermocline {
 class CpuOps : public DenseOps {
  public:
   // All outlive it. `dot`'s kernels are `kernels`.
-  CpuOps(const CpuKernels& kernels, const WeightDot& dot, bool use_onednn, WorkerPool* pool);
+  CpuOps(const CpuKernels& kernels, const CpuKernelTable& table, const WeightDot& dot,
+         WorkerPool* pool);
 
   void EmbedTokens(const TensorView& table, const TensorView& token_ids, float scale,
                    const TensorView& out) override;
@@ -59,9 +59,14 @@ class CpuOps : public DenseOps {
  private:
   struct Worker {
     WeightDotScratch scratch;
-    std::vector<float*> out;           // per token: where a row range lands
-    std::vector<float> panel, result;  // oneDNN
-    OneDnnMatMul onednn;
+    std::vector<float*> out;  // per token: where a row range lands
+    std::vector<float> sum;   // [cols]
+  };
+  // Tokens that a product's tasks compute together.
+  struct Group {
+    TokenRole role;
+    std::vector<int32_t> rows;  // of x
+    TokenRows tokens;
   };
 
   // Sines and cosines of the last step's positions, which all layers ask for.
@@ -73,20 +78,16 @@ class CpuOps : public DenseOps {
   };
 
   // Rounds the rows of x into the forms needed.
-  void QuantizeRows(const TensorView& x, const FormsNeeded& needed);
-  // Appends row n of x, which QuantizeRows has seen, to `tokens`.
-  void AddToken(const TensorView& x, int64_t n, const FormsNeeded& needed, TokenRows* tokens) const;
+  void RoundRows(const TensorView& x, const Forms& needed);
+  Group MakeGroup(const TensorView& x, TokenRole role, absl::Span<const int32_t> rows) const;
   void UpdateRopeTable(const TensorView& positions, const RopeArgs& args);
-  void RunOneDnn(const TensorView& x, absl::Span<const int32_t> prompt_rows,
-                 absl::Span<const Projection> projections);
 
   const CpuKernels& kernels_;
   const WeightDot dot_;
-  const bool use_onednn_;
   WorkerPool* pool_;
   PagedAttention attention_;
   std::vector<Worker> workers_;
-  QuantizedActivations small_, super_;  // of the operation's input
+  RoundedActivations rounded_;  // the operation's input
   RopeTable rope_;
 };
 

@@ -123,9 +123,16 @@ struct CpuKernels {
   void (*attend)(const AttendArgs* args);
   void (*attend_tile)(const AttendTileArgs* args);
   int64_t (*attend_tile_scratch)(int64_t num_queries, int64_t key_dim, int64_t value_dim);
+  // One query's scores of `count` neighbouring positions (whole vectors) become weights, those
+  // outside [begin, end) zero; its maximum and sum so far are brought up to date. Returns the
+  // factor of what it has summed. A score that is NaN or infinite makes the sum NaN.
+  float (*softmax_block)(float* scores, int count, float scale, int begin, int end, float* max,
+                         float* sum);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
   // Rounds n values to the type of a cache: F32, F16, BF16 or Q8_0 (whole blocks).
   void (*encode_row[kNumDTypes])(const float* x, int64_t n, void* out);
+  // And back.
+  void (*decode_row[kNumDTypes])(const void* row, int64_t n, float* out);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float* out);
   void (*axpy)(const float* x, float scale, int64_t n, float* acc);

@@ -176,9 +176,14 @@ CpuKernels MakeKernels(const char* name) {
   table.encode_row[(int)DType::kF16] = &EncodeF16;
   table.encode_row[(int)DType::kBF16] = &EncodeBf16;
   table.encode_row[(int)DType::kQ8_0] = &EncodeQ8;
+  table.decode_row[(int)DType::kF32] = &DecodeRow<F32Storage>;
+  table.decode_row[(int)DType::kF16] = &DecodeRow<F16Storage>;
+  table.decode_row[(int)DType::kBF16] = &DecodeRow<Bf16Storage>;
+  table.decode_row[(int)DType::kQ8_0] = &DecodeRow<Q8Storage>;
   table.attend = &Attend;
   table.attend_tile = &AttendTile;
   table.attend_tile_scratch = &AttendTileScratch;
+  table.softmax_block = &SoftmaxBlock;
   table.rms_norm = &RmsNormRow;
   table.silu_mul = &GatedRow<&SiluMulOf>;
   table.swiglu_oai = &GatedRow<&SwigluOaiOf>;

@@ -5,13 +5,14 @@
 #ifdef THERMOCLINE_WITH_ONEDNN
 #include <omp.h>
 
+#include <algorithm>
+#include <cstring>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/quant/float_bits.h"
 #endif
 
 namespace thermocline {
@@ -57,11 +58,9 @@ struct OneDnnMatMul::Impl {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
   std::map<Key, Prepared> prepared;
-  std::vector<uint16_t> rounded;
+  std::vector<uint16_t> src;
+  std::vector<float> dst;
 };
-
-OneDnnMatMul::OneDnnMatMul() = default;
-OneDnnMatMul::~OneDnnMatMul() = default;
 
 bool OneDnnMatMul::Available() {
   static const bool available = [] {
@@ -75,7 +74,7 @@ bool OneDnnMatMul::Available() {
   return available;
 }
 
-bool OneDnnMatMul::IsFaster() {
+bool OneDnnMatMul::HasTiles() {
   constexpr unsigned kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
 }
@@ -88,39 +87,51 @@ bool OneDnnMatMul::CanServe(const TensorView& weight) {
 }
 
 absl::Status OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int64_t num_rows,
-                               const float* x, float* out) {
-  TC_CHECK(num_rows <= kMaxWeightRows);
+                               const void* const* x, int num_tokens, float* const* out) {
+  TC_CHECK(num_rows <= kMaxWeightRows && num_tokens <= kTokensPerCall);
   omp_set_num_threads(1);  // of this thread only
   if (impl_ == nullptr) impl_ = std::make_unique<Impl>();
+  const size_t in = static_cast<size_t>(weight.cols()), rows = static_cast<size_t>(num_rows);
   try {
     Impl::Prepared& p = impl_->Get(weight.cols(), num_rows);
-    impl_->rounded.resize(static_cast<size_t>(kTokensPerCall * weight.cols()));
-    for (size_t i = 0; i < impl_->rounded.size(); ++i) impl_->rounded[i] = FloatToBfloat16(x[i]);
-    p.src.set_data_handle(impl_->rounded.data());
+    impl_->src.resize(kTokensPerCall * in);
+    impl_->dst.resize(kTokensPerCall * rows);
+    for (size_t t = 0; t < static_cast<size_t>(num_tokens); ++t) {
+      std::memcpy(&impl_->src[t * in], x[t], in * sizeof(uint16_t));
+    }
+    std::fill(impl_->src.begin() + static_cast<int64_t>(in) * num_tokens, impl_->src.end(), 0);
+    p.src.set_data_handle(impl_->src.data());
     p.weights.set_data_handle(const_cast<uint8_t*>(PanelOf(weight, first_row)));
-    p.dst.set_data_handle(out);
+    p.dst.set_data_handle(impl_->dst.data());
     p.primitive.execute(
         impl_->stream,
         {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});
     impl_->stream.wait();
-    return absl::OkStatus();
   } catch (const dnnl::error& error) {
     return absl::InternalError(absl::StrCat("oneDNN: ", error.what()));
   }
+  for (size_t t = 0; t < static_cast<size_t>(num_tokens); ++t) {
+    std::memcpy(out[t], &impl_->dst[t * rows], rows * sizeof(float));
+  }
+  return absl::OkStatus();
 }
 
 #else
 
 struct OneDnnMatMul::Impl {};
-OneDnnMatMul::OneDnnMatMul() = default;
-OneDnnMatMul::~OneDnnMatMul() = default;
 bool OneDnnMatMul::Available() { return false; }
-bool OneDnnMatMul::IsFaster() { return false; }
+bool OneDnnMatMul::HasTiles() { return false; }
 bool OneDnnMatMul::CanServe(const TensorView&) { return false; }
-absl::Status OneDnnMatMul::Run(const TensorView&, int64_t, int64_t, const float*, float*) {
+absl::Status OneDnnMatMul::Run(const TensorView&, int64_t, int64_t, const void* const*, int,
+                               float* const*) {
   return absl::InternalError("built without oneDNN");
 }
 
 #endif
+
+OneDnnMatMul::OneDnnMatMul() = default;
+OneDnnMatMul::~OneDnnMatMul() = default;
+OneDnnMatMul::OneDnnMatMul(OneDnnMatMul&&) noexcept = default;
+OneDnnMatMul& OneDnnMatMul::operator=(OneDnnMatMul&&) noexcept = default;
 
 }  // namespace thermocline

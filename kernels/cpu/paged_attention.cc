@@ -14,6 +14,7 @@ constexpr int64_t kHeadsPerTask = 16;
 constexpr int64_t kTasksPerThread = 2;
 // Queries of a tile, tokens times heads: enough to pay for converting the keys and values.
 constexpr int64_t kTileQueries = 96;
+static_assert(kTileQueries <= OneDnnAttention::kMaxQueries);
 
 int64_t LastOf(const AttentionArgs& args, int64_t token) {
   return args.positions.Row<int32_t>(0)[token];
@@ -55,8 +56,12 @@ float* Aligned(std::vector<float>* storage, int64_t size) {
 
 }  // namespace
 
-PagedAttention::PagedAttention(const CpuKernels& kernels, WorkerPool* pool)
-    : kernels_(kernels), pool_(pool), workers_(static_cast<size_t>(pool->num_threads())) {}
+PagedAttention::PagedAttention(const CpuKernels& kernels, const CpuKernelTable& table,
+                               WorkerPool* pool)
+    : kernels_(kernels),
+      table_(table),
+      pool_(pool),
+      workers_(static_cast<size_t>(pool->num_threads())) {}
 
 void PagedAttention::AddTasks(const AttentionArgs& args, int64_t first_token, int64_t num_tokens,
                               int64_t heads_per_task) {
@@ -138,6 +143,9 @@ void PagedAttention::AttendTile(const AttentionArgs& args, const Task& task, Wor
   a.last = worker->last.data();
   a.sinks = args.sinks.empty() ? nullptr : worker->sinks.data();
   a.out = worker->out.data();
+  const CpuKernel kernel = table_.Serving(KernelUse::kAttention, a.cache_dtype, TokenRole::kPrompt);
+  // If the library refuses, ours rounds otherwise, but it is right.
+  if (kernel == CpuKernel::kOneDnn && worker->onednn.Run(kernels_, a).ok()) return;
   a.scratch = Aligned(&worker->scratch,
                       kernels_.attend_tile_scratch(a.num_queries, a.key_dim, a.value_dim));
   kernels_.attend_tile(&a);

@@ -5,7 +5,9 @@
 
 #include <vector>
 
+#include "kernels/cpu/cpu_kernel_table.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/onednn_attention.h"
 #include "kernels/dense_ops.h"
 #include "kernels/worker_pool.h"
 
@@ -13,8 +15,8 @@ namespace thermocline {
 
 class PagedAttention {
  public:
-  // Both outlive it.
-  PagedAttention(const CpuKernels& kernels, WorkerPool* pool);
+  // Kernels and pool outlive it.
+  PagedAttention(const CpuKernels& kernels, const CpuKernelTable& table, WorkerPool* pool);
 
   // DenseOps::Attention.
   void Run(const AttentionArgs& args);
@@ -32,6 +34,7 @@ class PagedAttention {
     std::vector<const float*> q, sinks;
     std::vector<int64_t> first, last;
     std::vector<float*> out;
+    OneDnnAttention onednn;
   };
 
   void PlanTasks(const AttentionArgs& args);
@@ -42,6 +45,7 @@ class PagedAttention {
   void AttendTile(const AttentionArgs& args, const Task& task, Worker* worker) const;
 
   const CpuKernels& kernels_;
+  const CpuKernelTable table_;
   WorkerPool* pool_;
   std::vector<Task> tasks_;
   std::vector<Worker> workers_;

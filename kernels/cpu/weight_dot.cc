@@ -10,17 +10,26 @@ namespace {
 // Tokens whose rounded activations stay in the second-level cache while rows pass by.
 constexpr int kTokensPerPass = 96;
 
-}  // namespace
-
-ActivationForm WeightDot::FormFor(const TensorView& weight) const {
-  if (activations_ == Activations::kF32 || !IsQuantized(weight.dtype)) return ActivationForm::kF32;
-  return GetFormat(weight.dtype).block_elems == kSuperBlockElems ? ActivationForm::kSuperInt8
-                                                                 : ActivationForm::kSmallInt8;
+// Whether its blocks are super-blocks.
+bool IsSuper(const TensorView& weight) {
+  return GetFormat(weight.dtype).block_elems == kSuperBlockElems;
 }
 
-void WeightDot::Note(const TensorView& weight, FormsNeeded* needed) const {
-  needed->small |= FormFor(weight) == ActivationForm::kSmallInt8;
-  needed->super |= FormFor(weight) == ActivationForm::kSuperInt8;
+}  // namespace
+
+CpuKernel WeightDot::KernelFor(const TensorView& weight, TokenRole role) const {
+  const CpuKernel kernel = table_.Serving(use_, weight.dtype, role);
+  if (kernel != CpuKernel::kOneDnn || OneDnnMatMul::CanServe(weight)) return kernel;
+  return table_.Serving(use_, weight.dtype, TokenRole::kGenerated);
+}
+
+void WeightDot::Note(const TensorView& weight, Forms* needed) const {
+  for (const TokenRole role : {TokenRole::kPrompt, TokenRole::kGenerated}) {
+    const CpuKernel kernel = KernelFor(weight, role);
+    needed->bfloat16 |= kernel == CpuKernel::kOneDnn;
+    if (kernel != CpuKernel::kInt8Panels) continue;
+    (IsSuper(weight) ? needed->super : needed->small) = true;
+  }
 }
 
 void WeightDot::RunDecoded(const TensorView& weight, int64_t first_row, int64_t last_row,
@@ -60,35 +69,59 @@ void WeightDot::RunDecoded(const TensorView& weight, int64_t first_row, int64_t 
   }
 }
 
+void WeightDot::RunPanels(const TensorView& weight, int64_t first_row, int64_t last_row,
+                          const std::vector<const void*>& tokens, const uint8_t* next,
+                          float* const* out) const {
+  const int num_tokens = static_cast<int>(tokens.size());
+  const size_t dtype = static_cast<size_t>(weight.dtype);
+  for (int t = 0; t < num_tokens; t += kTokensPerPass) {
+    const PanelDotArgs args = {.panels = static_cast<const uint8_t*>(weight.data),
+                               .k = weight.cols(),
+                               .first_row = weight.first_row + first_row,
+                               .last_row = weight.first_row + last_row,
+                               .x = tokens.data() + t,
+                               .num_tokens = std::min(kTokensPerPass, num_tokens - t),
+                               .out = out + t,
+                               .next = t + kTokensPerPass < num_tokens ? nullptr : next,
+                               .wide_from = calibration_.wide_from[dtype],
+                               .accumulate = false};
+    kernels_.dot_panels[dtype](&args);
+  }
+}
+
+bool WeightDot::RunOneDnn(const TensorView& weight, int64_t first_row, int64_t last_row,
+                          const TokenRows& tokens, float* const* out,
+                          WeightDotScratch* scratch) const {
+  const int num_tokens = static_cast<int>(tokens.bfloat16.size());
+  for (int t = 0; t < num_tokens; t += OneDnnMatMul::kTokensPerCall) {
+    const int count = std::min(OneDnnMatMul::kTokensPerCall, num_tokens - t);
+    const absl::Status ran = scratch->onednn.Run(weight, first_row, last_row - first_row,
+                                                 tokens.bfloat16.data() + t, count, out + t);
+    if (!ran.ok()) return false;
+  }
+  return true;
+}
+
 void WeightDot::Run(const TensorView& weight, const TensorView& bias, int64_t first_row,
-                    int64_t last_row, const TokenRows& tokens, const uint8_t* next,
+                    int64_t last_row, TokenRole role, const TokenRows& tokens, const uint8_t* next,
                     float* const* out, WeightDotScratch* scratch) const {
-  const int num_tokens = static_cast<int>(tokens.f32.size());
-  const int dtype = static_cast<int>(weight.dtype);
-  const ActivationForm form = FormFor(weight);
   TC_CHECK(weight.layout == Layout::kPanels);
-  if (form == ActivationForm::kF32 && IsQuantized(weight.dtype)) {
-    RunDecoded(weight, first_row, last_row, tokens, out, scratch);
-  } else {
-    const void* const* x = form == ActivationForm::kF32         ? tokens.f32.data()
-                           : form == ActivationForm::kSmallInt8 ? tokens.small.data()
-                                                                : tokens.super.data();
-    for (int t = 0; t < num_tokens; t += kTokensPerPass) {
-      const PanelDotArgs args = {.panels = static_cast<const uint8_t*>(weight.data),
-                                 .k = weight.cols(),
-                                 .first_row = weight.first_row + first_row,
-                                 .last_row = weight.first_row + last_row,
-                                 .x = x + t,
-                                 .num_tokens = std::min(kTokensPerPass, num_tokens - t),
-                                 .out = out + t,
-                                 .next = t + kTokensPerPass < num_tokens ? nullptr : next,
-                                 .wide_from = table_.wide_from[static_cast<size_t>(dtype)],
-                                 .accumulate = false};
-      kernels_.dot_panels[dtype](&args);
-    }
+  switch (KernelFor(weight, role)) {
+    case CpuKernel::kDecodedPanels:
+      RunDecoded(weight, first_row, last_row, tokens, out, scratch);
+      break;
+    case CpuKernel::kInt8Panels:
+      RunPanels(weight, first_row, last_row, IsSuper(weight) ? tokens.super : tokens.small, next,
+                out);
+      break;
+    case CpuKernel::kOneDnn:
+      if (RunOneDnn(weight, first_row, last_row, tokens, out, scratch)) break;
+      [[fallthrough]];  // ours rounds otherwise, but it is right
+    default:
+      RunPanels(weight, first_row, last_row, tokens.f32, next, out);
   }
   if (bias.empty()) return;
-  for (int t = 0; t < num_tokens; ++t) {
+  for (size_t t = 0; t < tokens.f32.size(); ++t) {
     kernels_.axpy(bias.Row<float>(0) + first_row, 1.0f, last_row - first_row, out[t]);
   }
 }

@@ -95,15 +95,15 @@ int NumThreads(const EngineFlags& flags) {
 }
 
 absl::Status Calibrate(const BenchFlags& flags) {
-  absl::StatusOr<KernelTable> table = CalibrateKernels(
+  absl::StatusOr<Calibration> calibration = CalibrateKernels(
       flags.engine.cpu_isa, NumThreads(flags.engine), [](absl::string_view format) {
         if (isatty(STDERR_FILENO) != 0) {
           std::fprintf(stderr, "\r\033[Kcalibrating %s", std::string(format).c_str());
         }
       });
   if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);
-  if (!table.ok()) return table.status();
-  if (absl::Status s = WriteCalibration(flags.calibrate, *table); !s.ok()) return s;
+  if (!calibration.ok()) return calibration.status();
+  if (absl::Status s = WriteCalibration(flags.calibrate, *calibration); !s.ok()) return s;
   std::printf("wrote %s; use it with --calibration %s\n", flags.calibrate.c_str(),
               flags.calibrate.c_str());
   return absl::OkStatus();

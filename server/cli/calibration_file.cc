@@ -15,10 +15,10 @@ constexpr int kMaxWideFrom = 1 << 20;
 
 }  // namespace
 
-absl::Status WriteCalibration(const std::string& path, const KernelTable& table) {
+absl::Status WriteCalibration(const std::string& path, const Calibration& calibration) {
   nlohmann::ordered_json wide_from;
   for (const WeightFormat& format : AllFormats()) {
-    const int tokens = table.wide_from[static_cast<size_t>(format.dtype)];
+    const int tokens = calibration.wide_from[static_cast<size_t>(format.dtype)];
     if (tokens > 0) wide_from[std::string(format.name)] = tokens;
   }
   std::ofstream file(path);
@@ -28,7 +28,7 @@ absl::Status WriteCalibration(const std::string& path, const KernelTable& table)
   return absl::OkStatus();
 }
 
-absl::StatusOr<KernelTable> ReadCalibration(const std::string& path) {
+absl::StatusOr<Calibration> ReadCalibration(const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxFileBytes);
   if (!text.ok()) return text.status();
   const nlohmann::json json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
@@ -36,7 +36,7 @@ absl::StatusOr<KernelTable> ReadCalibration(const std::string& path) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": no JSON object with an object \"wide_from\""));
   }
-  KernelTable table;
+  Calibration calibration;
   for (const auto& [name, value] : json["wide_from"].items()) {
     const WeightFormat* known = nullptr;
     for (const WeightFormat& format : AllFormats()) {
@@ -49,9 +49,9 @@ absl::StatusOr<KernelTable> ReadCalibration(const std::string& path) {
       return absl::InvalidArgumentError(absl::StrCat(path, ": ", name, " = ", value.dump(),
                                                      ", but 1 to ", kMaxWideFrom, " is allowed"));
     }
-    table.wide_from[static_cast<size_t>(known->dtype)] = value.get<int>();
+    calibration.wide_from[static_cast<size_t>(known->dtype)] = value.get<int>();
   }
-  return table;
+  return calibration;
 }
 
 }  // namespace thermocline

@@ -11,8 +11,8 @@
 namespace thermocline {
 
 // JSON: {"wide_from": {"Q4_K": 13, ...}}. Errors name the file, and the value where there is one.
-absl::Status WriteCalibration(const std::string& path, const KernelTable& table);
-absl::StatusOr<KernelTable> ReadCalibration(const std::string& path);
+absl::Status WriteCalibration(const std::string& path, const Calibration& calibration);
+absl::StatusOr<Calibration> ReadCalibration(const std::string& path);
 
 }  // namespace thermocline
 

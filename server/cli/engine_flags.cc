@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "engine/formats/checkpoint.h"
 #include "server/cli/calibration_file.h"
 
 namespace thermocline {
@@ -71,6 +72,9 @@ void AddEngineFlags(CLI::App* command, EngineFlags* flags) {
       ->add_option("--expert-policy", flags->expert_policy,
                    "which expert gives way: lru, lfu or random")
       ->capture_default_str();
+  command->add_option("--placement", flags->placement,
+                      "file that says which experts stay in memory and which on disk, in lines "
+                      "LAYERS EXPERTS host|disk (\"0-3 * host\"); the others are placed by use");
 }
 
 void AddSamplingFlags(CLI::App* command, SamplingFlags* flags) {
@@ -104,9 +108,9 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   options.pin_threads = !flags.no_pinning;
   options.backend_options.isa = flags.cpu_isa;
   if (!flags.calibration.empty()) {
-    absl::StatusOr<KernelTable> table = ReadCalibration(flags.calibration);
-    if (!table.ok()) return table.status();
-    options.backend_options.kernel_table = *table;
+    absl::StatusOr<Calibration> calibration = ReadCalibration(flags.calibration);
+    if (!calibration.ok()) return calibration.status();
+    options.backend_options.calibration = *calibration;
   }
   if (flags.activations == "f32") {
     options.activations = Activations::kF32;
@@ -151,6 +155,12 @@ absl::StatusOr<EngineOptions> ToEngineOptions(const EngineFlags& flags) {
   }
   if (flags.host_experts >= 0) options.host_experts = flags.host_experts;
   options.expert_policy = flags.expert_policy;
+  if (!flags.placement.empty()) {
+    constexpr int64_t kMaxBytes = 1 << 20;
+    absl::StatusOr<std::string> placement = ReadWholeFile(flags.placement, kMaxBytes);
+    if (!placement.ok()) return placement.status();
+    options.placement = *std::move(placement);
+  }
   options.progress = TerminalProgress("loading");
   return options;
 }

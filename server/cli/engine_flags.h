@@ -37,6 +37,7 @@ struct EngineFlags {
   std::string memory;  // empty: what the system leaves
   int host_experts = -1;
   std::string expert_policy = "lru";
+  std::string placement;  // file; empty: none
 };
 
 struct SamplingFlags {

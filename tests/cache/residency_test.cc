@@ -13,12 +13,14 @@ namespace {
 class ResidencyTest : public testing::Test {
  protected:
   // Two layers of one size and a third of another, 8 experts each.
-  void Make(int slots, int other_slots = 2) {
+  void Make(int slots, int other_slots = 2, const std::string& placement = "") {
+    placement_ = std::make_unique<Placement>(*Placement::Parse(placement, 3, 8));
     policy_ = *MakeEvictionPolicy("lru", {.num_layers = 3, .num_experts = 8, .seed = 1});
     books_ = std::make_unique<Residency>(Residency::Options{.num_experts = 8,
                                                             .size_class = {0, 0, 1},
                                                             .slots = {slots, other_slots},
-                                                            .policy = policy_.get()});
+                                                            .policy = policy_.get(),
+                                                            .placement = placement_.get()});
   }
   std::string Draw(int size_class = 0) const {
     std::string text;
@@ -55,6 +57,7 @@ class ResidencyTest : public testing::Test {
   }
 
   std::unique_ptr<EvictionPolicy> policy_;
+  std::unique_ptr<Placement> placement_;
   std::unique_ptr<Residency> books_;
 };
 
@@ -268,6 +271,88 @@ TEST_F(ResidencyTest, SharesAreEqualAndTheRestGoesToTheFirst) {
   books_->Resize(0, 1);
   EXPECT_EQ(books_->quota(0), 1);
   EXPECT_EQ(books_->quota(1), 1);
+}
+
+TEST_F(ResidencyTest, WhatAPlacementWantsHereStaysAndTakesNoQuota) {
+  Make(5, 2, "0 1-2 host");
+  EXPECT_EQ(books_->quota(0), 2);  // three for others
+  EXPECT_EQ(books_->quota(1), 1);
+  Fill(0, 1);
+  Fill(0, 2);
+  EXPECT_EQ(books_->num_held(0), 0);
+  for (const int expert : {3, 4, 5, 6}) Fill(0, expert);
+  EXPECT_EQ(Draw(), "e1 e2 e5 e6 .");
+  Fill(1, 3);
+  Fill(1, 4);
+  EXPECT_EQ(Draw(), "e1 e2 e5 e6 E4");
+  // A kept one comes back at the cost of any other.
+  books_->Resize(0, 3);
+  EXPECT_EQ(Draw(), "e1 e2 - - E4");
+  books_->Resize(0, 1);  // the last one, whatever was wanted
+  EXPECT_EQ(Draw(), "- e2 - - -");
+  books_->Resize(0, 2);
+  ASSERT_TRUE(Claim(0, 1).has_value());
+  EXPECT_EQ(Draw(), "~e1 e2 - - -");
+}
+
+// Where every slot holds what a placement wants, it gives way rather than let a step wait for ever.
+TEST_F(ResidencyTest, AStepGoesOnWhereOnlyKeptExpertsCouldGiveWay) {
+  Make(2, 2, "0 1-2 host");
+  Fill(0, 1);
+  Fill(0, 2);
+  EXPECT_EQ(Claim(1, 5, Claimant::kPrefetch), std::nullopt);
+  EXPECT_EQ(Draw(), "e1 e2");
+  ASSERT_TRUE(Claim(1, 5).has_value());
+  EXPECT_EQ(Draw(), "~E5 e2");
+}
+
+TEST_F(ResidencyTest, WhatAPlacementWantsOnDiskLeavesWhenItHasBeenUsed) {
+  Make(4, 2, "* 6 disk");
+  Fill(0, 1);
+  const SlotId slot = *Claim(0, 6);
+  books_->SetNeeded(0, {6});
+  books_->Pin(slot);
+  books_->Arrived(slot, SlotState::kReady);
+  EXPECT_EQ(Draw(), "e1 e6* . .");
+  books_->Release({0, 6});
+  EXPECT_EQ(Draw(), "e1 . . .");
+  EXPECT_EQ(books_->num_evictions(0), 0);
+  // The books may learn late that it is whole.
+  books_->SetNeeded(0, {6});
+  const SlotId again = *Claim(0, 6);
+  books_->Pin(again);
+  books_->Release({0, 6});
+  EXPECT_EQ(Draw(), "e1 ~e6 . .");
+  books_->Arrived(again, SlotState::kReady);
+  EXPECT_EQ(Draw(), "e1 . . .");
+}
+
+TEST(PlacementTest, LinesNameLayersExpertsAndPlaces) {
+  const Placement placement =
+      *Placement::Parse("# what for\n 0-1 *\thost\n\n1,3 0-2,7 disk # and why\r\n3 1 device", 4, 8);
+  EXPECT_EQ(placement.Experts(0, Wanted::kHost).size(), 8u);
+  EXPECT_EQ(placement.Experts(1, Wanted::kHost), (std::vector<int32_t>{3, 4, 5, 6}));
+  EXPECT_EQ(placement.Experts(1, Wanted::kDisk), (std::vector<int32_t>{0, 1, 2, 7}));
+  EXPECT_EQ(placement.Experts(2, Wanted::kAnywhere).size(), 8u);
+  EXPECT_EQ(placement.Experts(3, Wanted::kDisk), (std::vector<int32_t>{0, 2, 7}));
+  EXPECT_EQ(placement.Experts(3, Wanted::kDevice), std::vector<int32_t>{1});
+}
+
+TEST(PlacementTest, AWrongLineIsNamedWithWhatIsAllowed) {
+  const auto error = [](const std::string& text) {
+    return std::string(Placement::Parse(text, 4, 8).status().message());
+  };
+  EXPECT_EQ(error("0 0 host\n0-4 0 host"),
+            "line 2: layers \"0-4\", but numbers and ranges of 0 to 3 or * are allowed");
+  EXPECT_EQ(error("0 8 host"),
+            "line 1: experts \"8\", but numbers and ranges of 0 to 7 or * are allowed");
+  for (const char* ranges : {"2-1", "-1", "1-", "a", "1,,2", "1-2-3", "0x1", "99999999999"}) {
+    EXPECT_NE(error(std::string("0 ") + ranges + " host").find("experts \""), std::string::npos)
+        << ranges;
+  }
+  EXPECT_EQ(error("0 0 gpu"), "line 1: place \"gpu\", but device, host and disk are allowed");
+  EXPECT_EQ(error("0 0"), "line 1: 2 words, but a line is LAYERS EXPERTS PLACE");
+  EXPECT_EQ(error("0 0 host disk"), "line 1: 4 words, but a line is LAYERS EXPERTS PLACE");
 }
 
 TEST(LfuPolicy, OldUsesCountLess) {

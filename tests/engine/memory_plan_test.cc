@@ -24,6 +24,9 @@ MemoryNeeds Needs(int64_t limit) {
   size.slot_bytes = 4 * kMB;
   for (int l = 0; l < 16; ++l) size.layers.push_back(l);
   needs.classes = {size};
+  needs.least_slots = {1};
+  needs.most_slots = {16 * 64};
+  needs.expert_bytes = 16 * 64 * 4 * kMB;
   needs.num_experts = 64;
   needs.experts_per_token = 8;
   return needs;
@@ -127,6 +130,9 @@ TEST(MemoryPlan, AGivenNumberOfSlotsIsKept) {
 TEST(MemoryPlan, ADenseModelNeedsNoExperts) {
   MemoryNeeds needs = Needs(1000 * kMB);
   needs.classes.clear();
+  needs.least_slots.clear();
+  needs.most_slots.clear();
+  needs.expert_bytes = 0;
   needs.num_experts = 0;
   const MemoryPlan plan = Plan(needs);
   EXPECT_TRUE(plan.slots.empty());
@@ -136,6 +142,23 @@ TEST(MemoryPlan, ADenseModelNeedsNoExperts) {
   EXPECT_EQ(status.message().find("experts"), std::string::npos) << status;
 }
 
+// What a placement keeps is room that others do not get, and what it leaves on disk is no use of
+// memory.
+TEST(MemoryPlan, APlacementNeedsItsSlotsAndNoMoreThanIsOfUse) {
+  MemoryNeeds needs = Needs(3000 * kMB);
+  needs.least_slots = {401};
+  needs.most_slots = {416};
+  MemoryPlan plan = Plan(needs);
+  ExpectAddsUp(needs, plan);
+  EXPECT_EQ(plan.slots, std::vector<int>{416});
+  EXPECT_FALSE(plan.all_resident);
+  needs.least_slots = {700};
+  needs.most_slots = {1024};
+  const absl::Status status = PlanMemory(needs).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("2808.0 MB for the fewest experts"), std::string::npos) << status;
+}
+
 TEST(SlotsWithin, SharesAreEqualAndNothingIsWasted) {
   SizeClass small, large;
   small.slot_bytes = 10;
@@ -143,14 +166,17 @@ TEST(SlotsWithin, SharesAreEqualAndNothingIsWasted) {
   large.slot_bytes = 25;
   large.layers = {3};
   const std::vector<SizeClass> classes = {small, large};
+  const std::vector<int> one = {1, 1}, all = {12, 4};
   // 4 experts a layer: 12 of 10 bytes, 4 of 25.
-  EXPECT_EQ(SlotsWithin(classes, 4, 220), (std::vector<int>{12, 4}));
-  EXPECT_EQ(SlotsWithin(classes, 4, 1000), (std::vector<int>{12, 4}));
-  EXPECT_EQ(SlotsWithin(classes, 4, 110), (std::vector<int>{6, 2}));
-  EXPECT_EQ(SlotsWithin(classes, 4, 120), (std::vector<int>{7, 2}));
-  EXPECT_EQ(SlotsWithin(classes, 4, 219), (std::vector<int>{11, 4}));
-  EXPECT_EQ(SlotsWithin(classes, 4, 0), (std::vector<int>{1, 1}));
-  EXPECT_EQ(SlotsWithin(classes, 4, -5), (std::vector<int>{1, 1}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, 220), (std::vector<int>{12, 4}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, 1000), (std::vector<int>{12, 4}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, 110), (std::vector<int>{6, 2}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, 120), (std::vector<int>{7, 2}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, 219), (std::vector<int>{11, 4}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, 0), (std::vector<int>{1, 1}));
+  EXPECT_EQ(SlotsWithin(classes, one, all, -5), (std::vector<int>{1, 1}));
+  EXPECT_EQ(SlotsWithin(classes, {5, 2}, {5, 4}, 0), (std::vector<int>{5, 2}));
+  EXPECT_EQ(SlotsWithin(classes, {5, 2}, {5, 4}, 130), (std::vector<int>{5, 3}));
 }
 
 }  // namespace

@@ -7,7 +7,9 @@
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/convert/random_model.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/onednn_matmul.h"
 #include "tests/support/counting_backend.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/golden_checks.h"
@@ -48,7 +50,7 @@ TEST_P(ExpertPlacementTest, ZeroHalfAndAllExpertsOnTheDevice) {
     FakeDeviceStats stats;
     options.device_backend = MakeFakeDevice(MakeReferenceBackend(), {.seed = 3, .stats = &stats});
     options.device_experts = on_device;
-    options.host_experts = num_experts_ - on_device;
+    options.host_experts = std::max(1, num_experts_ - on_device);
     options.poison_evicted = true;
     const auto engine = MakeEngine(std::move(options));
     ExpectGolden(engine.get(), golden_);
@@ -86,6 +88,30 @@ TEST_P(ExpertPlacementTest, KvBlocksOfAnySizeInAnyOrder) {
     options.shuffle_kv_seed = 9;
     const auto engine = MakeEngine(std::move(options));
     ExpectGolden(engine.get(), golden_);
+  }
+}
+
+// Experts placed by hand: the same answers; those on disk are read again whenever they are needed.
+TEST_P(ExpertPlacementTest, AsAFileSaysIt) {
+  EngineOptions options = ReferenceOptions(golden_);
+  options.placement = "* * disk\n* 0 host";
+  options.poison_evicted = true;
+  const auto engine = MakeEngine(std::move(options));
+  ExpectGolden(engine.get(), golden_);
+  const auto bytes_read = [&] {
+    int64_t bytes = 0;
+    for (const ExpertStats& stats : engine->Load().experts) bytes += stats.bytes_read;
+    return bytes;
+  };
+  const int64_t before = bytes_read();
+  ExpectGolden(engine.get(), golden_);
+  EXPECT_GT(bytes_read(), before);
+  const EngineLoad load = engine->Load();
+  for (size_t l = 0; l < load.resident.size(); ++l) {
+    if (load.resident[l].empty() || engine->expert_files().layouts()[l].bytes == 0) continue;
+    EXPECT_TRUE(load.resident[l][0]) << "layer " << l;
+    EXPECT_EQ(std::count(load.resident[l].begin(), load.resident[l].end(), true), 1);
+    EXPECT_EQ(load.experts[l].evictions, 0);
   }
 }
 
@@ -199,7 +225,7 @@ TEST_P(NumericContractTest, LogitsAreTheSameAloneAmongOthersWithAnyThreadsAndChu
     EXPECT_EQ(HashesOfFirst(options(1, 33), some), alone) << "batch of " << batch << " in chunks";
     for (int wide_from : {1, 4, 1000}) {
       EngineOptions calibrated = options(2, 100);
-      calibrated.backend_options.kernel_table.wide_from.fill(wide_from);
+      calibrated.backend_options.calibration.wide_from.fill(wide_from);
       EXPECT_EQ(HashesOfFirst(std::move(calibrated), some), alone)
           << "batch of " << batch << ", wide tiles from " << wide_from;
     }
@@ -328,6 +354,56 @@ INSTANTIATE_TEST_SUITE_P(All, PlacesTest,
                                          ContractCase{"longcat_flash", ""},
                                          ContractCase{"qwen3_next", ""}),
                          [](const auto& info) { return NameOf(info.param); });
+
+// With every kernel that the library has, whether or not this machine would choose it: of a model
+// whose matrices are large enough for it.
+TEST(NumericContract, OneDnnsKernelsAreNoException) {
+  if (!OneDnnMatMul::Available()) GTEST_SKIP() << "oneDNN has no product of our panels here";
+  const std::string path = testing::TempDir() + "/thermocline_tiny_bf16.gguf";
+  ASSERT_TRUE(WriteRandomModel("tiny:bf16", path).ok());
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < 3; ++i) {
+    prompts.emplace_back();
+    for (int t = 0; t < 300 + 5 * i; ++t) prompts.back().push_back((7 * t + 11 * i) % 4096);
+  }
+  for (const DType kv_dtype : {DType::kF16, DType::kBF16}) {
+    const auto options = [&](bool onednn) {
+      EngineOptions o;
+      o.model_path = path;
+      o.activations = Activations::kInt8;
+      o.backend_options.onednn = onednn;
+      o.kv_dtype = kv_dtype;
+      o.kv_tokens = 2048;
+      o.num_threads = 2;
+      o.scheduler.max_batch_tokens = 512;
+      return o;
+    };
+    SCOPED_TRACE(GetFormat(kv_dtype).name);
+    const auto base = HashesOfFirst(options(true), prompts);
+    ASSERT_GE(base.size(), 12u);
+    EXPECT_NE(HashesOfFirst(options(false), prompts), base) << "it was not used";
+    EXPECT_EQ(HashesOfFirst(options(true), {prompts[0]}), base) << "alone";
+    for (const int chunk : {13, 64, 300}) {
+      EngineOptions o = options(true);
+      o.scheduler.max_batch_tokens = chunk;
+      o.num_threads = 3;
+      EXPECT_EQ(HashesOfFirst(std::move(o), prompts), base) << "steps of " << chunk;
+    }
+    for (const int slots : {1, 4}) {
+      EngineOptions o = options(true);
+      o.host_experts = slots;
+      o.poison_evicted = true;
+      EXPECT_EQ(HashesOfFirst(std::move(o), prompts), base) << slots << " slots a layer";
+    }
+    EngineOptions o = options(true);
+    BackendOptions device = o.backend_options;
+    o.dense_backend = MakeFakeDevice(MakeTestBackend("cpu", 2, device));
+    o.device_backend = MakeFakeDevice(MakeTestBackend("cpu", 2, device));
+    o.device_experts = 8;
+    o.host_experts = 2;
+    EXPECT_EQ(HashesOfFirst(std::move(o), prompts), base) << "dense weights and experts on devices";
+  }
+}
 
 // Vector lengths differ, sums do not.
 TEST(NumericContract, InstructionSetsGiveTheSameBits) {

@@ -109,6 +109,58 @@ TEST_P(OneDnnOnAndOff, ARowsProductDoesNotDependOnItsNeighboursOrTheThreads) {
 INSTANTIATE_TEST_SUITE_P(All, OneDnnOnAndOff, testing::Bool(),
                          [](const auto& info) { return info.param ? "on" : "off"; });
 
+// An expert's prompt and generated tokens may have different kernels: each token keeps its own
+// whoever is with it.
+TEST_P(OneDnnOnAndOff, ARowOfAnExpertDependsOnItsRoleAlone) {
+  std::mt19937 random(11);
+  constexpr int64_t kHidden = 256, kWidth = 320, kTokens = 150;
+  const PackedWeight gate(DType::kBF16, kWidth, kHidden, &random),
+      up(DType::kBF16, kWidth, kHidden, &random), down(DType::kBF16, kHidden, kWidth, &random);
+  ASSERT_EQ(OneDnnMatMul::CanServe(gate.view), OneDnnMatMul::Available());
+  const Matrix x(kTokens, kHidden, &random), bias(1, kHidden, &random);
+  ExpertJob job = {.weights = {.gate = gate.view,
+                               .up = up.view,
+                               .down = down.view,
+                               .gate_bias = {},
+                               .up_bias = {},
+                               .down_bias = bias.view},
+                   .rows = {},
+                   .out_rows = {}};
+  std::vector<TokenRole> roles;
+  for (int32_t n = 0; n < kTokens; ++n) {
+    roles.push_back(n % 3 == 0 ? TokenRole::kGenerated : TokenRole::kPrompt);
+    job.rows.push_back(n);
+    job.out_rows.push_back(n);
+  }
+  const auto run = [&](Backend* backend, const ExpertJob& of) {
+    Matrix out(kTokens, kHidden, nullptr);
+    RunExperts(backend, x.view, {of}, Activation::kSilu, out.view, roles);
+    return out.values;
+  };
+  BackendOptions options;
+  options.onednn = GetParam();
+  const std::vector<float> together = run(MakeTestBackend("cpu", 2, options).get(), job);
+  BackendOptions without;
+  without.onednn = false;
+  const std::vector<float> exact = run(MakeTestBackend("cpu", 2, without).get(), job);
+  const auto one_thread = MakeTestBackend("cpu", 1, options);
+  for (const int32_t n : {0, 1, 2, 75, 149}) {
+    ExpertJob alone = job;
+    alone.rows = alone.out_rows = {n};
+    const std::vector<float> row = run(one_thread.get(), alone);
+    bool same_as_exact = true;
+    for (int64_t i = n * kHidden; i < (n + 1) * kHidden; ++i) {
+      const size_t at = static_cast<size_t>(i);
+      ASSERT_EQ(row[at], together[at]) << "token " << n;
+      // bf16 sums of 256 and 320 products of normal numbers.
+      ASSERT_NEAR(row[at], exact[at], GetParam() ? 0.03f * 16 * 256 : 0.0f) << "token " << n;
+      same_as_exact &= row[at] == exact[at];
+    }
+    const bool onednn = GetParam() && OneDnnMatMul::Available();
+    EXPECT_EQ(same_as_exact, !onednn || n % 3 == 0) << "token " << n;
+  }
+}
+
 TEST(CpuBackend, ExpertsMatchTheReferenceAndAreTheSameInAnyGrouping) {
   std::mt19937 random(5);
   constexpr int64_t kHidden = 64, kWidth = 96, kTokens = 9;

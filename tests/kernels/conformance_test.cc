@@ -12,7 +12,7 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/onednn_matmul.h"
-#include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/rounded_activations.h"
 #include "kernels/quant/blocks.h"
 #include "kernels/quant/float_bits.h"
 #include "kernels/quant/panels.h"
@@ -93,7 +93,7 @@ std::vector<uint8_t> Pack(DType dtype, const std::vector<uint8_t>& rows, int64_t
 
 // Rounded tokens with what they are rounded from.
 struct Tokens {
-  QuantizedActivations activations;
+  RoundedActivations activations;
   std::vector<std::vector<float>> x, rounded;
   std::vector<const void*> rows;
 };
@@ -101,8 +101,8 @@ struct Tokens {
 void MakeTokens(const CpuKernels& kernels, bool small, int num_tokens, int64_t k,
                 std::mt19937* random, Tokens* tokens) {
   const int64_t group = small ? kSmallBlockElems : kSuperBlockElems;
-  tokens->activations.Reset(small ? ActivationForm::kSmallInt8 : ActivationForm::kSuperInt8,
-                            num_tokens, k);
+  tokens->activations.Reset({.small = small, .super = !small}, num_tokens, k);
+  TokenRows rows;
   for (int t = 0; t < num_tokens; ++t) {
     const std::vector<float> x = RandomFloats(k, random);
     tokens->activations.Fill(kernels, t, x.data());
@@ -114,10 +114,11 @@ void MakeTokens(const CpuKernels& kernels, bool small, int num_tokens, int64_t k
         rounded[i] = max / 127.0f * std::nearbyint(x[i] * (127.0f / max));
       }
     }
-    tokens->rows.push_back(tokens->activations.row(t));
+    tokens->activations.AppendTo(t, x.data(), &rows);
     tokens->x.push_back(x);
     tokens->rounded.push_back(rounded);
   }
+  tokens->rows = small ? rows.small : rows.super;
 }
 
 // [tokens][last_row - first_row]
@@ -309,9 +310,19 @@ TEST(OneDnnMatMulTest, ReadsBfloat16PanelsOrRefuses) {
   std::vector<uint8_t> panels = Pack(DType::kBF16, FromFloats(DType::kBF16, w), kRows, kCols);
   constexpr int64_t kFirst = 16, kCount = 32;
   std::vector<float> out(static_cast<size_t>(kTokens * kCount));
+  RoundedActivations rounded_x;
+  rounded_x.Reset({.bfloat16 = true}, kTokens, kCols);
+  TokenRows rows;
+  std::vector<float*> out_rows;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    rounded_x.Fill(ScalarKernels(), t, &x[t * kCols]);
+    rounded_x.AppendTo(t, &x[t * kCols], &rows);
+    out_rows.push_back(&out[t * kCount]);
+  }
   OneDnnMatMul matmul;
   const TensorView weight = MakeWeightView(panels.data(), DType::kBF16, kRows, kCols);
-  const absl::Status ran = matmul.Run(weight, kFirst, kCount, x.data(), out.data());
+  const absl::Status ran =
+      matmul.Run(weight, kFirst, kCount, rows.bfloat16.data(), kTokens, out_rows.data());
   if (!OneDnnMatMul::Available()) {
     EXPECT_EQ(ran.code(), absl::StatusCode::kInternal) << ran;
     return;

@@ -129,6 +129,11 @@ TEST(PagedAttentionTest, PromptsAndGeneratedTokensTogetherMatchTheReference) {
     ExpectNear(one, expected, 1e-5f);
     const auto four = Make("cpu", 4, Activations::kF32);
     for (int i = 0; i < 20; ++i) ASSERT_EQ(run(four.get()), one) << "run " << i;
+    BackendOptions onednn;
+    onednn.onednn = true;
+    const std::vector<float> theirs = run(MakeTestBackend("cpu", 1, onednn).get());
+    ExpectNear(theirs, expected, 1e-5f);
+    ASSERT_EQ(run(MakeTestBackend("cpu", 4, onednn).get()), theirs);
   }
 }
 

@@ -355,6 +355,7 @@ class FakeExperts : public ExpertOps {
       queues_->WaitOn(Queue::kCompute, work.copied);
       const std::vector<int32_t> rows(work.rows.begin(), work.rows.end()),
           out_rows(work.out_rows.begin(), work.out_rows.end());
+      const std::vector<TokenRole> roles(batch.roles.begin(), batch.roles.end());
       queues_->Enqueue(Queue::kCompute, [=, this] {
         static const Arrival kHere;
         ExpertWork one;
@@ -362,7 +363,9 @@ class FakeExperts : public ExpertOps {
         one.arrival = &kHere;
         one.rows = rows;
         one.out_rows = out_rows;
-        inner_->experts->Start(real, {&one, 1});
+        ExpertBatch then = real;
+        then.roles = roles;
+        inner_->experts->Start(then, {&one, 1});
         TC_CHECK(inner_->experts->Finish(nullptr).ok());
       });
       work.computed = queues_->Record(Queue::kCompute);

@@ -40,8 +40,11 @@ struct ExpertJob {
 };
 
 // Computes experts that are all there. Of one layer: their matrices have the same shapes and types.
+// Without roles: generated tokens.
 inline void RunExperts(Backend* backend, const TensorView& x, const std::vector<ExpertJob>& jobs,
-                       Activation activation, const TensorView& out) {
+                       Activation activation, const TensorView& out,
+                       std::vector<TokenRole> roles = {}) {
+  roles.resize(static_cast<size_t>(x.rows()), TokenRole::kGenerated);
   static const Arrival kHere;
   std::vector<ExpertWork> works(jobs.size());
   for (size_t i = 0; i < jobs.size(); ++i) {
@@ -50,7 +53,7 @@ inline void RunExperts(Backend* backend, const TensorView& x, const std::vector<
     works[i].rows = jobs[i].rows;
     works[i].out_rows = jobs[i].out_rows;
   }
-  const ExpertBatch batch = {jobs[0].weights, activation, x, out};
+  const ExpertBatch batch = {jobs[0].weights, activation, x, out, roles};
   backend->experts->Start(batch, absl::MakeSpan(works));
   EXPECT_TRUE(backend->experts->Finish(nullptr).ok());
   EXPECT_TRUE(backend->device->Synchronize().ok());

@@ -69,7 +69,7 @@ absl::Status Moe::Add(ForwardPass* pass, const MoeConfig& config, int layer, con
   pass->Done(Stage::kRouter);
   if (config.num_identity_experts > 0) ops.IdentityExperts(x, ids, num_experts, expert_out);
   RoutedExperts& experts = pass->experts();
-  if (absl::Status s = experts.Plan(layer, x, ids); !s.ok()) return s;
+  if (absl::Status s = experts.Plan(layer, x, pass->roles_of_tokens(), ids); !s.ok()) return s;
   experts.Start(config.activation, expert_out);
   pass->Done(Stage::kExperts);
   // The shared expert is computed while missing ones are read, and added behind them.

@@ -18,9 +18,9 @@ void Blend(double value, double* average) {
 
 CostModel::CostModel(const Rates& rates) : first_(rates), disk_(rates.disk) {}
 
-int CostModel::RangeOf(int64_t experts, int64_t pairs) {
+int CostModel::RangeOf(const PlaceWork& work) {
   const uint64_t tokens =
-      static_cast<uint64_t>(std::max<int64_t>(1, pairs / std::max<int64_t>(1, experts)));
+      static_cast<uint64_t>(std::max<int64_t>(1, work.pairs / std::max<int64_t>(1, work.experts)));
   return std::min(kNumRanges - 1, static_cast<int>(std::bit_width(tokens - 1)));
 }
 
@@ -38,10 +38,9 @@ double CostModel::RateAt(Place place, int range) const {
   return first_.compute / (1.0 + 0.25 * ((1 << range) - 1));
 }
 
-double CostModel::ComputeSeconds(Place place, int64_t expert_bytes, int64_t experts,
-                                 int64_t pairs) const {
-  if (experts == 0) return 0.0;
-  return static_cast<double>(expert_bytes) / RateAt(place, RangeOf(experts, pairs));
+double CostModel::ComputeSeconds(Place place, const PlaceWork& work) const {
+  if (work.experts == 0) return 0.0;
+  return static_cast<double>(work.expert_bytes) / RateAt(place, RangeOf(work));
 }
 
 double CostModel::FetchSeconds(int64_t bytes, int64_t queued) const {
@@ -51,8 +50,7 @@ double CostModel::FetchSeconds(int64_t bytes, int64_t queued) const {
 double CostModel::LayerSeconds(const LayerWork& work) const {
   double seconds = FetchSeconds(work.missing_bytes, 0);
   for (size_t p = 0; p < kNumPlaces; ++p) {
-    seconds = std::max(seconds, ComputeSeconds(static_cast<Place>(p), work.expert_bytes[p],
-                                               work.experts[p], work.pairs[p]));
+    seconds = std::max(seconds, ComputeSeconds(static_cast<Place>(p), work.places[p]));
   }
   return seconds;
 }
@@ -67,8 +65,7 @@ void CostModel::Observe(const LayerWork& work, double seconds) {
   size_t longest = 0;
   double compute = 0.0;
   for (size_t p = 0; p < kNumPlaces; ++p) {
-    const double at =
-        ComputeSeconds(static_cast<Place>(p), work.expert_bytes[p], work.experts[p], work.pairs[p]);
+    const double at = ComputeSeconds(static_cast<Place>(p), work.places[p]);
     if (at > compute) {
       compute = at;
       longest = p;
@@ -77,8 +74,8 @@ void CostModel::Observe(const LayerWork& work, double seconds) {
   if (work.missing_bytes > 0 && (fetch >= compute || seconds > compute)) {
     Blend(static_cast<double>(work.missing_bytes) / seconds, &disk_);
   } else if (compute > 0.0 && work.missing_bytes == 0) {
-    const int range = RangeOf(work.experts[longest], work.pairs[longest]);
-    Blend(static_cast<double>(work.expert_bytes[longest]) / seconds,
+    const int range = RangeOf(work.places[longest]);
+    Blend(static_cast<double>(work.places[longest].expert_bytes) / seconds,
           &places_[longest].bytes_per_second[static_cast<size_t>(range)]);
   }
 }

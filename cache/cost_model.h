@@ -15,12 +15,18 @@
 
 namespace thermocline {
 
-// What is to be done for one layer.
+// What one place is to do for a layer.
+struct PlaceWork {
+  int64_t expert_bytes = 0;
+  int64_t experts = 0;
+  int64_t pairs = 0;  // of a token and one of its experts; at least one an expert
+};
+
 struct LayerWork {
-  std::array<int64_t, kNumPlaces> expert_bytes = {};  // of the experts computed at each place
-  std::array<int64_t, kNumPlaces> experts = {};
-  std::array<int64_t, kNumPlaces> pairs = {};  // of a token and one of its experts
-  int64_t missing_bytes = 0;                   // of experts to be read
+  std::array<PlaceWork, kNumPlaces> places = {};
+  int64_t missing_bytes = 0;  // of experts to be read
+
+  PlaceWork& at(Place place) { return places[static_cast<size_t>(place)]; }
 };
 
 class CostModel {
@@ -34,8 +40,8 @@ class CostModel {
   CostModel() : CostModel(Rates()) {}
   explicit CostModel(const Rates& rates);
 
-  // Seconds. `pairs`, at least one an expert.
-  double ComputeSeconds(Place place, int64_t expert_bytes, int64_t experts, int64_t pairs) const;
+  // Seconds.
+  double ComputeSeconds(Place place, const PlaceWork& work) const;
   // `queued`: bytes that are to be read before.
   double FetchSeconds(int64_t bytes, int64_t queued) const;
   double LayerSeconds(const LayerWork& work) const;
@@ -53,7 +59,7 @@ class CostModel {
   static constexpr double kTrustedError = 0.15;
   // Ranges of tokens an expert: 1, 2, 3 to 4, 5 to 8, ... 65 and more.
   static constexpr int kNumRanges = 8;
-  static int RangeOf(int64_t experts, int64_t pairs);
+  static int RangeOf(const PlaceWork& work);
 
   struct PlaceRates {
     std::array<double, kNumRanges> bytes_per_second = {};  // 0: not measured

@@ -31,7 +31,7 @@ struct Stretch {
   double seconds = 0.0;
   int64_t steps = 0;
   int64_t tokens = 0;
-  EngineLoad before, after;
+  EngineSnapshot before, after;
 };
 
 class Bench {
@@ -83,13 +83,13 @@ class Bench {
   absl::StatusOr<Stretch> RunPrefill(int tokens) {
     if (absl::Status s = Submit(tokens, 1); !s.ok()) return s;
     Stretch stretch;
-    stretch.before = engine_->Load();
+    stretch.before = engine_->Snapshot();
     tokens_ = 0;
     const double start = engine_->Now();
     while (tokens_ == 0 && status_.ok()) Step(&stretch);
     stretch.seconds = engine_->Now() - start;
     stretch.tokens = tokens;
-    stretch.after = engine_->Load();
+    stretch.after = engine_->Snapshot();
     return Finished(stretch);
   }
 
@@ -101,10 +101,10 @@ class Bench {
     // All prompts first; the stretch begins when every stream has its first token.
     tokens_ = 0;
     const int64_t prompts =
-        engine_->Load().prompt_tokens + int64_t{streams} * options_.prompt_tokens;
-    while (engine_->Load().prompt_tokens < prompts && status_.ok()) engine_->Step();
+        engine_->Snapshot().prompt_tokens + int64_t{streams} * options_.prompt_tokens;
+    while (engine_->Snapshot().prompt_tokens < prompts && status_.ok()) engine_->Step();
     Stretch stretch;
-    stretch.before = engine_->Load();
+    stretch.before = engine_->Snapshot();
     const int64_t first = tokens_;
     const double start = engine_->Now();
     // Streams that began earlier end earlier: only steps in which all run count.
@@ -112,7 +112,7 @@ class Bench {
     while (stretch.steps < steps && status_.ok()) Step(&stretch);
     stretch.seconds = engine_->Now() - start;
     stretch.tokens = tokens_ - first;
-    stretch.after = engine_->Load();
+    stretch.after = engine_->Snapshot();
     return Finished(stretch);
   }
 
@@ -176,9 +176,9 @@ class Bench {
       const ExpertLayout& e = layouts[l];
       const double elems = static_cast<double>(e.gate.rows * e.gate.cols + e.up.rows * e.up.cols +
                                                e.down.rows * e.down.cols);
-      const auto sum = [l](const EngineLoad& load) {
+      const auto sum = [l](const EngineSnapshot& snapshot) {
         return static_cast<double>(
-            std::accumulate(load.heat[l].begin(), load.heat[l].end(), int64_t{0}));
+            std::accumulate(snapshot.heat[l].begin(), snapshot.heat[l].end(), int64_t{0}));
       };
       expert_ops += 2.0 * elems * (sum(s.after) - sum(s.before)) / steps;
       layer_bytes += static_cast<double>(e.bytes);

@@ -22,16 +22,18 @@ Batch Scheduler::Schedule() {
   int64_t budget = options_.max_batch_tokens, prompt_logits = options_.max_prompt_logits;
   std::vector<std::pair<Sequence*, int64_t>> chosen;
   // How many of the sequence's tokens this step can take.
+  const auto wants_logits = [](const Sequence& sequence) {
+    return sequence.all_prompt_logits && sequence.num_computed < sequence.num_prompt;
+  };
   const auto count_of = [&](const Sequence& sequence) {
-    const bool all_logits =
-        sequence.all_prompt_logits && sequence.num_computed < sequence.num_prompt;
-    return std::min({sequence.num_pending(), budget, all_logits ? prompt_logits : budget});
+    const int64_t most = wants_logits(sequence) ? std::min(prompt_logits, budget) : budget;
+    return std::min(sequence.num_pending(), most);
   };
   const auto choose = [&](Sequence* sequence) {
     const int64_t count = count_of(*sequence);
     chosen.emplace_back(sequence, count);
     budget -= count;
-    if (sequence->all_prompt_logits) prompt_logits -= std::min(prompt_logits, count);
+    if (wants_logits(*sequence)) prompt_logits -= count;
   };
   // Generating sequences first: a prompt must not stall them. Indices, because making room shortens
   // running_.

@@ -16,13 +16,13 @@ double Percent(int64_t part, int64_t whole) {
 
 }  // namespace
 
-EngineWatch::Totals EngineWatch::Sum(const EngineLoad& load) {
+EngineWatch::Totals EngineWatch::Sum(const EngineSnapshot& snapshot) {
   Totals t;
-  t.steps = load.num_steps;
-  t.prompt_tokens = load.prompt_tokens;
-  t.generated_tokens = load.generated_tokens;
-  t.read_bytes = load.expert_bytes_read;
-  for (const ExpertStats& layer : load.experts) {
+  t.steps = snapshot.num_steps;
+  t.prompt_tokens = snapshot.prompt_tokens;
+  t.generated_tokens = snapshot.generated_tokens;
+  t.read_bytes = snapshot.expert_bytes_read;
+  for (const ExpertStats& layer : snapshot.experts) {
     t.hits += layer.hits;
     t.misses += layer.misses;
     t.evictions += layer.evictions;
@@ -48,30 +48,30 @@ std::string EngineWatch::Minute(const Totals& now, double seconds, int64_t allow
   return line;
 }
 
-std::vector<EngineWatch::Line> EngineWatch::Look(const EngineLoad& load, double now) {
+std::vector<EngineWatch::Line> EngineWatch::Look(const EngineSnapshot& snapshot, double now) {
   std::vector<Line> lines;
   if (!started_) {
     started_ = true;
     began_ = minute_began_ = now;
-    allowed_ = load.expert_bytes_allowed;
-    filled_ = !load.filling;
-    before_ = Sum(load);
+    allowed_ = snapshot.expert_bytes_allowed;
+    filled_ = !snapshot.filling;
+    before_ = Sum(snapshot);
   }
-  if (!load.filling && !std::exchange(filled_, true)) {
+  if (!snapshot.filling && !std::exchange(filled_, true)) {
     lines.push_back({false, absl::StrFormat("the experts are in memory, %.1f s after the start",
                                             now - began_)});
   }
-  if (!load.expert_failure.ok() && !std::exchange(failed_, true)) {
-    lines.push_back({true, std::string(load.expert_failure.message())});
+  if (!snapshot.expert_failure.ok() && !std::exchange(failed_, true)) {
+    lines.push_back({true, std::string(snapshot.expert_failure.message())});
   }
-  if (load.expert_bytes_allowed != allowed_) {
+  if (snapshot.expert_bytes_allowed != allowed_) {
     lines.push_back({false, absl::StrCat("memory limits have changed: experts may take ",
-                                         Megabytes(load.expert_bytes_allowed), " instead of ",
+                                         Megabytes(snapshot.expert_bytes_allowed), " instead of ",
                                          Megabytes(allowed_))});
-    allowed_ = load.expert_bytes_allowed;
+    allowed_ = snapshot.expert_bytes_allowed;
   }
   if (now - minute_began_ >= kMinute) {
-    const Totals totals = Sum(load);
+    const Totals totals = Sum(snapshot);
     if (totals.steps > before_.steps) {
       lines.push_back({false, Minute(totals, now - minute_began_, allowed_)});
     }

@@ -21,14 +21,14 @@ class EngineWatch {
   // Lines to log now. `now` in seconds, monotonic: once a minute what was done in it, unless that
   // is nothing; at once that the experts are in, that memory limits have changed what they may
   // take, and the first expert that could not be read.
-  std::vector<Line> Look(const EngineLoad& load, double now);
+  std::vector<Line> Look(const EngineSnapshot& snapshot, double now);
 
  private:
   struct Totals {
     int64_t steps = 0, prompt_tokens = 0, generated_tokens = 0;
     int64_t hits = 0, misses = 0, evictions = 0, useful_bytes = 0, read_bytes = 0;
   };
-  static Totals Sum(const EngineLoad& load);
+  static Totals Sum(const EngineSnapshot& snapshot);
   std::string Minute(const Totals& now, double seconds, int64_t allowed) const;
 
   const bool all_experts_;

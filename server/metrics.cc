@@ -35,53 +35,56 @@ MetricFamily Single(const char* name, const char* help, MetricType type, double 
 // Asks the engine at every scrape.
 class EngineCollector : public prometheus::Collectable {
  public:
-  void SetSource(std::function<EngineLoad()> source) {
+  void SetSource(std::function<EngineSnapshot()> source) {
     const MutexLock lock(&mutex_);
     source_ = std::move(source);
   }
 
   std::vector<MetricFamily> Collect() const override {
-    EngineLoad load;
+    EngineSnapshot snapshot;
     {
       // Held: the engine lives as long as the source is set.
       const MutexLock lock(&mutex_);
       if (!source_) return {};
-      load = source_();
+      snapshot = source_();
     }
     const auto gauge = MetricType::Gauge, counter = MetricType::Counter;
     std::vector<MetricFamily> families = {
         Single("thermocline_requests_running", "Requests that hold KV memory.", gauge,
-               load.num_running),
-        Single("thermocline_requests_waiting", "Requests in the queue.", gauge, load.num_waiting),
-        Single("thermocline_kv_blocks_used", "KV cache blocks in use.", gauge, load.kv_blocks_used),
+               snapshot.num_running),
+        Single("thermocline_requests_waiting", "Requests in the queue.", gauge,
+               snapshot.num_waiting),
+        Single("thermocline_kv_blocks_used", "KV cache blocks in use.", gauge,
+               snapshot.kv_blocks_used),
         Single("thermocline_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1.", gauge,
-               load.kv_blocks_total > 0
-                   ? static_cast<double>(load.kv_blocks_used) / load.kv_blocks_total
+               snapshot.kv_blocks_total > 0
+                   ? static_cast<double>(snapshot.kv_blocks_used) / snapshot.kv_blocks_total
                    : 0.0),
         Single("thermocline_draining", "1 while no new requests are taken.", gauge,
-               load.draining ? 1.0 : 0.0),
+               snapshot.draining ? 1.0 : 0.0),
         Single("thermocline_steps_total", "Engine steps.", counter,
-               static_cast<double>(load.num_steps)),
+               static_cast<double>(snapshot.num_steps)),
         Single("thermocline_step_seconds_total", "Time spent in engine steps.", counter,
-               load.step_seconds),
+               snapshot.step_seconds),
         Single("thermocline_prompt_tokens_total", "Prompt tokens computed.", counter,
-               static_cast<double>(load.prompt_tokens)),
+               static_cast<double>(snapshot.prompt_tokens)),
         Single("thermocline_generated_tokens_total", "Tokens generated.", counter,
-               static_cast<double>(load.generated_tokens)),
+               static_cast<double>(snapshot.generated_tokens)),
         Single("thermocline_preemptions_total", "Sequences that gave back their KV memory.",
-               counter, static_cast<double>(load.num_preemptions)),
+               counter, static_cast<double>(snapshot.num_preemptions)),
         Single("thermocline_expert_seconds_total", "Time spent in experts.", counter,
-               load.expert_seconds),
+               snapshot.expert_seconds),
         Single("thermocline_expert_predicted_seconds_total",
-               "The same as the cost model predicted it.", counter, load.expert_seconds_predicted),
+               "The same as the cost model predicted it.", counter,
+               snapshot.expert_seconds_predicted),
         Single("thermocline_expert_file_bytes_total",
                "Bytes read from the model's files for experts, whatever became of them.", counter,
-               static_cast<double>(load.expert_bytes_read)),
+               static_cast<double>(snapshot.expert_bytes_read)),
         Single("thermocline_expert_memory_bytes",
                "Memory that experts may take by the limits of now.", gauge,
-               static_cast<double>(load.expert_bytes_allowed)),
+               static_cast<double>(snapshot.expert_bytes_allowed)),
         Single("thermocline_expert_filling", "1 while experts are on their way into memory.", gauge,
-               load.filling ? 1.0 : 0.0)};
+               snapshot.filling ? 1.0 : 0.0)};
     MetricFamily stages{"thermocline_stage_seconds_total",
                         "Time spent in each part of the engine steps.",
                         counter,
@@ -89,16 +92,16 @@ class EngineCollector : public prometheus::Collectable {
     for (size_t i = 0; i < kNumStages; ++i) {
       ClientMetric metric;
       metric.label = {{"stage", kStageNames[i]}};
-      metric.counter.value = load.stage_seconds[i];
+      metric.counter.value = snapshot.stage_seconds[i];
       stages.metric.push_back(metric);
     }
     families.push_back(std::move(stages));
-    AddExperts(load, &families);
+    AddExperts(snapshot, &families);
     return families;
   }
 
  private:
-  static void AddExperts(const EngineLoad& load, std::vector<MetricFamily>* families) {
+  static void AddExperts(const EngineSnapshot& snapshot, std::vector<MetricFamily>* families) {
     struct Field {
       const char* name;
       const char* help;
@@ -115,10 +118,10 @@ class EngineCollector : public prometheus::Collectable {
          &ExpertStats::bytes_read}};
     for (const Field& field : kFields) {
       MetricFamily family{field.name, field.help, MetricType::Counter, {}};
-      for (size_t layer = 0; layer < load.experts.size(); ++layer) {
+      for (size_t layer = 0; layer < snapshot.experts.size(); ++layer) {
         ClientMetric metric;
         metric.label = {{"layer", absl::StrCat(layer)}, {"tier", "host"}};
-        metric.counter.value = static_cast<double>(load.experts[layer].*field.value);
+        metric.counter.value = static_cast<double>(snapshot.experts[layer].*field.value);
         family.metric.push_back(metric);
       }
       families->push_back(std::move(family));
@@ -126,7 +129,7 @@ class EngineCollector : public prometheus::Collectable {
   }
 
   mutable Mutex mutex_;
-  std::function<EngineLoad()> source_ ABSL_GUARDED_BY(mutex_);
+  std::function<EngineSnapshot()> source_ ABSL_GUARDED_BY(mutex_);
 };
 
 const char* ReasonName(FinishReason reason) {
@@ -200,7 +203,7 @@ absl::Status Metrics::Listen(const std::string& address) {
   return absl::OkStatus();
 }
 
-void Metrics::SetLoadSource(std::function<EngineLoad()> source) {
+void Metrics::SetSource(std::function<EngineSnapshot()> source) {
   impl_->engine->SetSource(std::move(source));
 }
 

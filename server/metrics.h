@@ -22,7 +22,7 @@ class Metrics {
   // Serves /metrics on "host:port". UNAVAILABLE when the port is taken.
   absl::Status Listen(const std::string& address);
   // Where the gauges and counters of the engine come from; null until the model is loaded.
-  void SetLoadSource(std::function<EngineLoad()> source);
+  void SetSource(std::function<EngineSnapshot()> source);
 
   void OnFirstToken(double seconds);
   void OnInterToken(double seconds);

@@ -141,8 +141,8 @@ bool DrainWithin(Engine* engine, const InferenceService& inference, const Signal
                  double seconds) {
   const double end = engine->Now() + seconds;
   do {
-    const EngineLoad load = engine->Load();
-    const bool idle = load.num_running == 0 && load.num_waiting == 0;
+    const EngineSnapshot snapshot = engine->Snapshot();
+    const bool idle = snapshot.num_running == 0 && snapshot.num_waiting == 0;
     if (idle && inference.num_open_calls() == 0) return true;
     if (signals.Wait(50) != 0) return false;
   } while (engine->Now() < end);
@@ -200,7 +200,7 @@ absl::Status Serve(ServeOptions options) {
     return load_status;
   }
   LogModel(*engine, options);
-  metrics.SetLoadSource([&engine] { return engine->Load(); });
+  metrics.SetSource([&engine] { return engine->Snapshot(); });
   control.SetEngine(engine.get());
   if (absl::Status s = inference.SetEngine(engine.get()); !s.ok()) {
     LogWarning(absl::StrCat("the chat template does not compile, Chat is off: ", s.message()));
@@ -210,7 +210,7 @@ absl::Status Serve(ServeOptions options) {
 
   EngineWatch watch(engine->memory_plan().all_resident);
   while (!stop && !drain_requested.load()) {
-    for (const EngineWatch::Line& line : watch.Look(engine->Load(), engine->Now())) {
+    for (const EngineWatch::Line& line : watch.Look(engine->Snapshot(), engine->Now())) {
       line.warning ? LogWarning(line.text) : LogInfo(line.text);
     }
     stop = signals.Wait(100) != 0;
@@ -227,7 +227,7 @@ absl::Status Serve(ServeOptions options) {
   // What is left are health watches and reflection streams.
   data->Shutdown(1.0);
   admin.Shutdown(1.0);
-  metrics.SetLoadSource(nullptr);
+  metrics.SetSource(nullptr);
   LogInfo("stopped");
   return absl::OkStatus();
 }

@@ -71,10 +71,10 @@ absl::Status ExpertRunner::Plan(int layer, const TensorView& x, absl::Span<const
     AddWork(device ? device_ : host_, planned.expert, device ? &on_device_ : &on_host_);
     ++(planned.fetch ? stats.misses : stats.hits);
     bytes_computed_ += layout().bytes;
-    const size_t place = static_cast<size_t>(planned.place);
-    work_.expert_bytes[place] += layout().bytes;
-    ++work_.experts[place];
-    work_.pairs[place] += tokens_per_expert_[static_cast<size_t>(planned.expert)];
+    PlaceWork& work = work_.at(planned.place);
+    work.expert_bytes += layout().bytes;
+    ++work.experts;
+    work.pairs += tokens_per_expert_[static_cast<size_t>(planned.expert)];
     if (planned.fetch) work_.missing_bytes += layout().bytes;
   }
   return absl::OkStatus();

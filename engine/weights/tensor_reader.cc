@@ -95,10 +95,9 @@ void ApplyToFloats(Transform transform, const std::vector<int64_t>& shape,
   }
 }
 
-// Reads and packs rows that lie one after the other in the file from byte `begin` on, in pieces
-// that stay in the cache between the two.
-absl::Status ReadPacked(const Checkpoint& checkpoint, const TensorInfo& tensor, int64_t begin,
-                        int64_t num_rows, int64_t cols, uint8_t* destination) {
+// Reads and packs a tensor's rows in pieces that stay in the cache between the two.
+absl::Status ReadPacked(const Checkpoint& checkpoint, const TensorInfo& tensor, int64_t num_rows,
+                        int64_t cols, uint8_t* destination) {
   constexpr int64_t kPieceBytes = 256 << 10;
   const int64_t row_bytes = BytesOf(tensor.dtype, cols);
   const int64_t piece_rows =
@@ -107,8 +106,7 @@ absl::Status ReadPacked(const Checkpoint& checkpoint, const TensorInfo& tensor, 
       static_cast<size_t>(std::min(piece_rows, num_rows) * row_bytes));
   for (int64_t r = 0; r < num_rows; r += piece_rows) {
     const int64_t count = std::min(piece_rows, num_rows - r);
-    absl::Status read =
-        checkpoint.Read(tensor, begin + r * row_bytes, count * row_bytes, piece.get());
+    absl::Status read = checkpoint.Read(tensor, r * row_bytes, count * row_bytes, piece.get());
     if (!read.ok()) return read;
     PackRows(tensor.dtype, piece.get(), count, cols, destination + r * row_bytes);
   }
@@ -278,30 +276,11 @@ absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
   const int64_t cols = declared.shape.back(), num_rows = Product(declared.shape) / cols;
   uint8_t* panels = static_cast<uint8_t*>(destination);
   if (IsPlain(SourceIn(checkpoint, declared)) && type == stored.dtype) {
-    return ReadPacked(checkpoint, stored, 0, num_rows, cols, panels);
+    return ReadPacked(checkpoint, stored, num_rows, cols, panels);
   }
   std::vector<uint8_t> rows(static_cast<size_t>(num_rows * BytesOf(type, cols)));
   if (absl::Status s = Read(checkpoint, declared, stored, rows.data()); !s.ok()) return s;
   PackRows(type, rows.data(), num_rows, cols, panels);
-  return absl::OkStatus();
-}
-
-int64_t HeldBytes(const ExpertSlice& slice) {
-  if (slice.cols == 1) return slice.bytes();
-  return PackedBytes(slice.dtype, slice.rows, slice.cols);
-}
-
-absl::Status ReadHeld(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination) {
-  if (slice.cols == 1) return Read(checkpoint, slice, destination);
-  uint8_t* panels = static_cast<uint8_t*>(destination);
-  if (IsPlain(slice)) {
-    const int64_t row_bytes = BytesOf(slice.dtype, slice.cols);
-    const int64_t begin = (slice.block * slice.stored_rows + slice.first) * row_bytes;
-    return ReadPacked(checkpoint, *slice.tensor, begin, slice.rows, slice.cols, panels);
-  }
-  std::vector<uint8_t> rows(static_cast<size_t>(slice.bytes()));
-  if (absl::Status s = Read(checkpoint, slice, rows.data()); !s.ok()) return s;
-  PackRows(slice.dtype, rows.data(), slice.rows, slice.cols, panels);
   return absl::OkStatus();
 }
 

@@ -48,11 +48,9 @@ void ColumnsAsRows(const uint8_t* block, const ExpertSlice& slice, uint8_t* rows
 
 // The same in the form in which the program holds weights (MakeWeightView): quantised matrices are
 // packed into panels as they arrive, a few hundred kilobytes at a time. `destination` has room for
-// the view's bytes, HeldBytes for an expert's.
+// the view's bytes.
 absl::Status ReadHeld(const Checkpoint& checkpoint, const DenseTensor& declared,
                       const TensorInfo& stored, void* destination);
-int64_t HeldBytes(const ExpertSlice& slice);
-absl::Status ReadHeld(const Checkpoint& checkpoint, const ExpertSlice& slice, void* destination);
 
 }  // namespace thermocline
 

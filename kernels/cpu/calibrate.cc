@@ -1,11 +1,9 @@
 #include "kernels/cpu/calibrate.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <climits>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "kernels/cpu/isa.h"
@@ -21,7 +19,8 @@ constexpr int64_t kCols = 2048;
 constexpr int64_t kRowsPerTask = 128;
 constexpr int64_t kWeightBytes = int64_t{64} << 20;  // read once a measurement
 constexpr int kRepetitions = 7;                      // taken in turns; the best one counts
-constexpr int kTokenCounts[] = {2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 48};
+constexpr int kMaxTokens = 48;
+constexpr int kTokenCounts[] = {2, 3, 4, 6, 8, 10, 12, 16, 24, 32, kMaxTokens};
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -29,10 +28,9 @@ double Seconds() {
 
 class FormatTimer {
  public:
-  FormatTimer(const CpuKernels& kernels, int num_threads, DType dtype, const Buffer& weights)
-      : kernels_(kernels), num_threads_(num_threads), dtype_(dtype), weights_(weights) {
+  FormatTimer(const CpuKernels& kernels, WorkerPool* pool, DType dtype, const Buffer& weights)
+      : kernels_(kernels), pool_(pool), dtype_(dtype), weights_(weights) {
     const bool small = GetFormat(dtype).block_elems == kSmallBlockElems;
-    constexpr int kMaxTokens = 48;
     x_.Reset({.small = small, .super = !small}, kMaxTokens, kCols);
     std::vector<float> row(kCols, 1.0f);
     TokenRows tokens;
@@ -55,36 +53,32 @@ class FormatTimer {
  private:
   double TimeOnce(int num_tokens, bool wide) const {
     const int64_t num_rows = kWeightBytes / BytesOf(dtype_, kCols) / kRowsPerTask * kRowsPerTask;
-    std::atomic<int64_t> next{0};
-    const auto work = [&] {
-      std::vector<float> out(static_cast<size_t>(num_tokens) * kRowsPerTask);
-      std::vector<float*> rows;
-      for (int t = 0; t < num_tokens; ++t)
-        rows.push_back(&out[static_cast<size_t>(t) * kRowsPerTask]);
-      for (int64_t r; (r = next.fetch_add(kRowsPerTask)) < num_rows;) {
-        const PanelDotArgs args = {.panels = static_cast<const uint8_t*>(weights_.data()),
-                                   .k = kCols,
-                                   .first_row = r,
-                                   .last_row = r + kRowsPerTask,
-                                   .x = rows_.data(),
-                                   .num_tokens = num_tokens,
-                                   .out = rows.data(),
-                                   .next = nullptr,
-                                   .wide_from = wide ? 1 : INT_MAX,
-                                   .accumulate = false};
-        kernels_.dot_panels[static_cast<int>(dtype_)](&args);
-      }
-    };
+    const size_t out_elems = static_cast<size_t>(num_tokens) * kRowsPerTask;
+    std::vector<float> out(out_elems * static_cast<size_t>(pool_->num_threads()));
     const double start = Seconds();
-    std::vector<std::thread> threads;
-    for (int t = 1; t < num_threads_; ++t) threads.emplace_back(work);
-    work();
-    for (std::thread& thread : threads) thread.join();
+    pool_->ParallelFor(num_rows / kRowsPerTask, [&](int64_t task, int worker) {
+      float* rows[kMaxTokens];
+      for (int t = 0; t < num_tokens; ++t) {
+        rows[t] =
+            &out[static_cast<size_t>(worker) * out_elems + static_cast<size_t>(t) * kRowsPerTask];
+      }
+      const PanelDotArgs args = {.panels = static_cast<const uint8_t*>(weights_.data()),
+                                 .k = kCols,
+                                 .first_row = task * kRowsPerTask,
+                                 .last_row = (task + 1) * kRowsPerTask,
+                                 .x = rows_.data(),
+                                 .num_tokens = num_tokens,
+                                 .out = rows,
+                                 .next = nullptr,
+                                 .wide_from = wide ? 1 : INT_MAX,
+                                 .accumulate = false};
+      kernels_.dot_panels[static_cast<int>(dtype_)](&args);
+    });
     return Seconds() - start;
   }
 
   const CpuKernels& kernels_;
-  const int num_threads_;
+  WorkerPool* pool_;
   const DType dtype_;
   const Buffer& weights_;
   RoundedActivations x_;
@@ -94,7 +88,7 @@ class FormatTimer {
 }  // namespace
 
 absl::StatusOr<Calibration> CalibrateKernels(
-    const std::string& isa, int num_threads,
+    const std::string& isa, WorkerPool* pool,
     const std::function<void(absl::string_view)>& progress) {
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(isa);
   if (!kernels.ok()) return kernels.status();
@@ -105,7 +99,7 @@ absl::StatusOr<Calibration> CalibrateKernels(
   for (const WeightFormat& format : AllFormats()) {
     if (!IsQuantized(format.dtype)) continue;
     if (progress) progress(format.name);
-    const FormatTimer timer(**kernels, num_threads, format.dtype, *weights);
+    const FormatTimer timer(**kernels, pool, format.dtype, *weights);
     // The largest count at which narrow tiles still win ends their range.
     int& wide_from = calibration.wide_from[static_cast<size_t>(format.dtype)];
     wide_from = 1;

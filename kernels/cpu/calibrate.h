@@ -13,7 +13,7 @@ namespace thermocline {
 // Times narrow and wide tiles of every format over weights that lie in memory, not in a cache, with
 // all threads. Takes some seconds; `progress` (may be unset) hears the format's name.
 absl::StatusOr<Calibration> CalibrateKernels(
-    const std::string& isa, int num_threads,
+    const std::string& isa, WorkerPool* pool,
     const std::function<void(absl::string_view)>& progress);
 
 }  // namespace thermocline

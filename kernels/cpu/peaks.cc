@@ -3,7 +3,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "kernels/cpu/isa.h"
@@ -18,21 +17,10 @@ double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Runs fn on all threads and returns the seconds it took.
-template <class Fn>
-double Time(int num_threads, const Fn& fn) {
-  const double start = Seconds();
-  std::vector<std::thread> threads;
-  for (int t = 1; t < num_threads; ++t) threads.emplace_back(fn);
-  fn();
-  for (std::thread& thread : threads) thread.join();
-  return Seconds() - start;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PeakMeter>> PeakMeter::Create(const std::string& isa,
-                                                             int num_threads,
+                                                             WorkerPool* pool,
                                                              int64_t buffer_bytes) {
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(isa);
   if (!kernels.ok()) return kernels.status();
@@ -42,16 +30,14 @@ absl::StatusOr<std::unique_ptr<PeakMeter>> PeakMeter::Create(const std::string& 
   std::memset(buffer->data(), 1, static_cast<size_t>(buffer->bytes()));
   const absl::Span<const char> memory(static_cast<const char*>(buffer->data()),
                                       static_cast<size_t>(buffer->bytes()));
-  return std::unique_ptr<PeakMeter>(
-      new PeakMeter(**kernels, num_threads, *std::move(buffer), {memory}));
+  return std::unique_ptr<PeakMeter>(new PeakMeter(**kernels, pool, *std::move(buffer), {memory}));
 }
 
 absl::StatusOr<std::unique_ptr<PeakMeter>> PeakMeter::Create(
-    const std::string& isa, int num_threads, std::vector<absl::Span<const char>> memory) {
+    const std::string& isa, WorkerPool* pool, std::vector<absl::Span<const char>> memory) {
   absl::StatusOr<const CpuKernels*> kernels = SelectKernels(isa);
   if (!kernels.ok()) return kernels.status();
-  return std::unique_ptr<PeakMeter>(
-      new PeakMeter(**kernels, num_threads, Buffer(), std::move(memory)));
+  return std::unique_ptr<PeakMeter>(new PeakMeter(**kernels, pool, Buffer(), std::move(memory)));
 }
 
 int64_t PeakMeter::memory_bytes() const {
@@ -69,31 +55,27 @@ double PeakMeter::ReadGbPerSecond() const {
       bytes += kPieceBytes;
     }
   }
-  std::atomic<size_t> next{0};
   std::atomic<int32_t> sink{0};
-  const double seconds = Time(num_threads_, [&] {
-    int32_t sum = 0;
-    for (size_t i; (i = next.fetch_add(1)) < pieces.size();) {
-      sum ^= kernels_.read_probe(reinterpret_cast<const uint8_t*>(pieces[i].data()), kPieceBytes);
-    }
-    sink.fetch_xor(sum);
+  const double start = Seconds();
+  pool_->ParallelFor(static_cast<int64_t>(pieces.size()), [&](int64_t i, int) {
+    const char* piece = pieces[static_cast<size_t>(i)].data();
+    sink.fetch_xor(kernels_.read_probe(reinterpret_cast<const uint8_t*>(piece), kPieceBytes));
   });
-  return static_cast<double>(bytes) / seconds / 1e9;
+  return static_cast<double>(bytes) / (Seconds() - start) / 1e9;
 }
 
 double PeakMeter::Int8GopPerSecond() const {
   constexpr double kSeconds = 0.05;
+  constexpr int64_t kRounds = 10000, kTasksPerThread = 100;
   std::atomic<int64_t> ops{0};
-  const double seconds = Time(num_threads_, [&] {
-    int32_t sink[2] = {0x01010101, 0x01010101};
-    int64_t mine = 0;
-    for (const double end = Seconds() + kSeconds; Seconds() < end;) {
-      mine += kernels_.int8_probe(10000, sink);
-      sink[0] = 0x01010101;
-    }
-    ops.fetch_add(mine);
-  });
-  return static_cast<double>(ops.load()) / seconds / 1e9;
+  const double start = Seconds();
+  do {
+    pool_->ParallelFor(kTasksPerThread * pool_->num_threads(), [&](int64_t, int) {
+      int32_t sink[2] = {0x01010101, 0x01010101};
+      ops.fetch_add(kernels_.int8_probe(kRounds, sink));
+    });
+  } while (Seconds() < start + kSeconds);
+  return static_cast<double>(ops.load()) / (Seconds() - start) / 1e9;
 }
 
 double PeakMeter::ClockGhz() {

@@ -11,19 +11,20 @@
 #include "absl/types/span.h"
 #include "kernels/buffer.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/worker_pool.h"
 
 namespace thermocline {
 
 class PeakMeter {
  public:
-  // `isa` as in BackendOptions; num_threads >= 1. Takes buffer_bytes of memory to read, which
-  // should exceed every cache several times. RESOURCE_EXHAUSTED without it.
-  static absl::StatusOr<std::unique_ptr<PeakMeter>> Create(const std::string& isa, int num_threads,
+  // `isa` as in BackendOptions; the pool outlives the meter. Takes buffer_bytes of memory to read,
+  // which should exceed every cache several times. RESOURCE_EXHAUSTED without it.
+  static absl::StatusOr<std::unique_ptr<PeakMeter>> Create(const std::string& isa, WorkerPool* pool,
                                                            int64_t buffer_bytes);
 
   // Reads memory that is there instead, which outlives the meter. Nobody writes to it meanwhile.
   static absl::StatusOr<std::unique_ptr<PeakMeter>> Create(
-      const std::string& isa, int num_threads, std::vector<absl::Span<const char>> memory);
+      const std::string& isa, WorkerPool* pool, std::vector<absl::Span<const char>> memory);
 
   // One pass over the memory by all threads, GB/s. Takes tenths of a second.
   double ReadGbPerSecond() const;
@@ -35,15 +36,12 @@ class PeakMeter {
   int64_t memory_bytes() const;
 
  private:
-  PeakMeter(const CpuKernels& kernels, int num_threads, Buffer buffer,
+  PeakMeter(const CpuKernels& kernels, WorkerPool* pool, Buffer buffer,
             std::vector<absl::Span<const char>> memory)
-      : kernels_(kernels),
-        num_threads_(num_threads),
-        buffer_(std::move(buffer)),
-        memory_(std::move(memory)) {}
+      : kernels_(kernels), pool_(pool), buffer_(std::move(buffer)), memory_(std::move(memory)) {}
 
   const CpuKernels& kernels_;
-  const int num_threads_;
+  WorkerPool* pool_;
   Buffer buffer_;  // empty: the memory is somebody else's
   std::vector<absl::Span<const char>> memory_;
 };

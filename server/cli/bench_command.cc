@@ -17,7 +17,6 @@
 #include "engine/model/convert/random_model.h"
 #include "kernels/cpu/calibrate.h"
 #include "kernels/cpu/peaks.h"
-#include "kernels/cpu/topology.h"
 #include "kernels/host_memory_info.h"
 #include "server/cli/calibration_file.h"
 #include "server/cli/commands.h"
@@ -90,13 +89,12 @@ void PrintTable(const std::vector<BenchmarkRow>& rows) {
   }
 }
 
-int NumThreads(const EngineFlags& flags) {
-  return flags.threads > 0 ? flags.threads : NumUsableCores();
-}
-
 absl::Status Calibrate(const BenchFlags& flags) {
-  absl::StatusOr<Calibration> calibration = CalibrateKernels(
-      flags.engine.cpu_isa, NumThreads(flags.engine), [](absl::string_view format) {
+  absl::StatusOr<std::unique_ptr<WorkerPool>> pool =
+      WorkerPool::Create(flags.engine.threads, !flags.engine.no_pinning);
+  if (!pool.ok()) return pool.status();
+  absl::StatusOr<Calibration> calibration =
+      CalibrateKernels(flags.engine.cpu_isa, pool->get(), [](absl::string_view format) {
         if (isatty(STDERR_FILENO) != 0) {
           std::fprintf(stderr, "\r\033[Kcalibrating %s", std::string(format).c_str());
         }
@@ -133,18 +131,16 @@ class TemporaryModel {
 
 // Over the experts in memory, which are there anyway, if they are more than the caches hold; else
 // over memory that is free.
-absl::StatusOr<std::unique_ptr<PeakMeter>> MakeMeter(const BenchFlags& flags,
-                                                     const Engine& engine) {
+absl::StatusOr<std::unique_ptr<PeakMeter>> MakeMeter(const BenchFlags& flags, Engine* engine) {
   constexpr int64_t kEnough = int64_t{1} << 28, kMost = int64_t{4} << 30;
-  const int threads = engine.num_threads();
   int64_t bytes = flags.buffer_mib << 20;
   if (bytes == 0) {
-    absl::StatusOr<std::unique_ptr<PeakMeter>> meter =
-        PeakMeter::Create(flags.engine.cpu_isa, threads, engine.experts().host().ReadyMemory());
+    absl::StatusOr<std::unique_ptr<PeakMeter>> meter = PeakMeter::Create(
+        flags.engine.cpu_isa, engine->pool(), engine->experts().host().ReadyMemory());
     if (!meter.ok() || (*meter)->memory_bytes() >= kEnough) return meter;
     bytes = std::clamp<int64_t>(AvailableMemoryBytes() / 4, 1 << 20, kMost);
   }
-  return PeakMeter::Create(flags.engine.cpu_isa, threads, bytes);
+  return PeakMeter::Create(flags.engine.cpu_isa, engine->pool(), bytes);
 }
 
 absl::Status RunBench(BenchFlags flags) {
@@ -166,12 +162,13 @@ absl::Status RunBench(BenchFlags flags) {
   if (!engine.ok()) return engine.status();
   const double load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  absl::StatusOr<std::unique_ptr<PeakMeter>> meter = MakeMeter(flags, **engine);
+  absl::StatusOr<std::unique_ptr<PeakMeter>> meter = MakeMeter(flags, engine->get());
   if (!meter.ok()) return meter.status();
   BenchmarkOptions& options = flags.options;
   options.read_gb_per_second = [&] { return (*meter)->ReadGbPerSecond(); };
   options.int8_gop_per_second = [&] { return (*meter)->Int8GopPerSecond(); };
-  const int64_t kv_tokens = int64_t{(*engine)->Load().kv_blocks_total} * flags.engine.block_size;
+  const int64_t kv_tokens =
+      int64_t{(*engine)->Snapshot().kv_blocks_total} * flags.engine.block_size;
   if (kv_tokens > 0) options.kv_token_bytes = (*engine)->kv_bytes() / kv_tokens;
   if (isatty(STDERR_FILENO) != 0) {
     options.progress = [](const std::string& what) {

@@ -24,9 +24,9 @@ class ControlService::Impl : public v1::Control::CallbackService {
     info->set_uptime_seconds(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count());
     Engine* engine = engine_.load(std::memory_order_acquire);
-    info->set_state(engine == nullptr         ? "loading"
-                    : engine->Load().draining ? "draining"
-                                              : "serving");
+    info->set_state(engine == nullptr             ? "loading"
+                    : engine->Snapshot().draining ? "draining"
+                                                  : "serving");
     if (engine != nullptr) info->set_backend(engine->DescribeBackend());
     return Done(context, grpc::Status::OK);
   }
@@ -57,15 +57,15 @@ class ControlService::Impl : public v1::Control::CallbackService {
                                     v1::LoadInfo* info) override {
     Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return Done(context, Loading());
-    const EngineLoad load = engine->Load();
-    info->set_requests_running(load.num_running);
-    info->set_requests_waiting(load.num_waiting);
-    info->set_kv_blocks_used(load.kv_blocks_used);
-    info->set_kv_blocks_total(load.kv_blocks_total);
-    info->set_steps(load.num_steps);
-    info->set_prompt_tokens(load.prompt_tokens);
-    info->set_generated_tokens(load.generated_tokens);
-    info->set_preemptions(load.num_preemptions);
+    const EngineSnapshot snapshot = engine->Snapshot();
+    info->set_requests_running(snapshot.num_running);
+    info->set_requests_waiting(snapshot.num_waiting);
+    info->set_kv_blocks_used(snapshot.kv_blocks_used);
+    info->set_kv_blocks_total(snapshot.kv_blocks_total);
+    info->set_steps(snapshot.num_steps);
+    info->set_prompt_tokens(snapshot.prompt_tokens);
+    info->set_generated_tokens(snapshot.generated_tokens);
+    info->set_preemptions(snapshot.num_preemptions);
     return Done(context, grpc::Status::OK);
   }
 
@@ -74,16 +74,16 @@ class ControlService::Impl : public v1::Control::CallbackService {
                                          v1::ExpertMap* map) override {
     Engine* engine = engine_.load(std::memory_order_acquire);
     if (engine == nullptr) return Done(context, Loading());
-    const EngineLoad load = engine->Load();
-    for (size_t l = 0; l < load.heat.size(); ++l) {
+    const EngineSnapshot snapshot = engine->Snapshot();
+    for (size_t l = 0; l < snapshot.heat.size(); ++l) {
       v1::ExpertMap::Layer* layer = map->add_layers();
       layer->set_layer(static_cast<int32_t>(l));
-      layer->mutable_tokens()->Assign(load.heat[l].begin(), load.heat[l].end());
-      layer->mutable_resident()->Assign(load.resident[l].begin(), load.resident[l].end());
-      layer->set_hits(load.experts[l].hits);
-      layer->set_misses(load.experts[l].misses);
-      layer->set_evictions(load.experts[l].evictions);
-      layer->set_bytes_read(load.experts[l].bytes_read);
+      layer->mutable_tokens()->Assign(snapshot.heat[l].begin(), snapshot.heat[l].end());
+      layer->mutable_resident()->Assign(snapshot.resident[l].begin(), snapshot.resident[l].end());
+      layer->set_hits(snapshot.experts[l].hits);
+      layer->set_misses(snapshot.experts[l].misses);
+      layer->set_evictions(snapshot.experts[l].evictions);
+      layer->set_bytes_read(snapshot.experts[l].bytes_read);
     }
     return Done(context, grpc::Status::OK);
   }

@@ -10,10 +10,7 @@ constexpr int64_t kExpert = 4000000;
 
 LayerWork Host(int64_t experts, int64_t pairs, int64_t missing = 0) {
   LayerWork work;
-  const size_t host = static_cast<size_t>(Place::kHost);
-  work.expert_bytes[host] = experts * kExpert;
-  work.experts[host] = experts;
-  work.pairs[host] = pairs;
+  work.at(Place::kHost) = {experts * kExpert, experts, pairs};
   work.missing_bytes = missing * kExpert;
   return work;
 }
@@ -53,7 +50,7 @@ TEST(CostModel, LayersWithNothingMissingTeachHowFastExpertsAreComputed) {
   // The disk is not what they were about.
   EXPECT_NEAR(costs.FetchSeconds(kExpert, 0), 0.004, 1e-9);
   // A device has rates of its own.
-  EXPECT_NEAR(costs.ComputeSeconds(Place::kDevice, kExpert, 1, 1), 0.0004, 1e-9);
+  EXPECT_NEAR(costs.ComputeSeconds(Place::kDevice, {kExpert, 1, 1}), 0.0004, 1e-9);
 }
 
 TEST(CostModel, LayersThatWaitTeachHowFastTheDiskIs) {

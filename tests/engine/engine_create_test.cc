@@ -101,7 +101,7 @@ TEST(EngineCreate, KvTokensAreRoundedUpToBlocksAndBoundTheContext) {
       o->max_context = c.max_context;
     });
     ASSERT_TRUE(engine.ok()) << engine.status();
-    EXPECT_EQ((*engine)->Load().kv_blocks_total, c.blocks) << c.kv_tokens;
+    EXPECT_EQ((*engine)->Snapshot().kv_blocks_total, c.blocks) << c.kv_tokens;
     EXPECT_EQ((*engine)->max_context(), c.context) << c.kv_tokens;
     EXPECT_EQ((*engine)->kv_bytes(), c.blocks * 16 * kKvBytesPerToken);
   }
@@ -119,7 +119,7 @@ TEST(EngineCreate, KvMemoryIsChosenWhenNobodySaysHowMuch) {
       o->scheduler.max_num_seqs = c.max_num_seqs;
     });
     ASSERT_TRUE(engine.ok()) << engine.status();
-    EXPECT_EQ((*engine)->Load().kv_blocks_total, c.blocks);
+    EXPECT_EQ((*engine)->Snapshot().kv_blocks_total, c.blocks);
     EXPECT_EQ((*engine)->max_context(), c.max_context > 0 ? c.max_context : alphabet::kContext);
   }
 }

@@ -64,10 +64,10 @@ class EngineTest : public testing::Test {
     return recording;
   }
   void ExpectNothingIsLeft() {
-    const EngineLoad load = engine_->Load();
-    EXPECT_EQ(load.num_running, 0);
-    EXPECT_EQ(load.num_waiting, 0);
-    EXPECT_EQ(load.kv_blocks_used, 0);
+    const EngineSnapshot snapshot = engine_->Snapshot();
+    EXPECT_EQ(snapshot.num_running, 0);
+    EXPECT_EQ(snapshot.num_waiting, 0);
+    EXPECT_EQ(snapshot.kv_blocks_used, 0);
   }
 
   double now_ = 100.0;

@@ -23,7 +23,7 @@ class EngineLifecycleTest : public EngineTest {
 
 TEST_F(EngineLifecycleTest, ThereIsNothingToDoWithoutRequests) {
   EXPECT_FALSE(engine_->Step());
-  EXPECT_EQ(engine_->Load().num_steps, 0);
+  EXPECT_EQ(engine_->Snapshot().num_steps, 0);
 }
 
 TEST_F(EngineLifecycleTest, ADeadlineThatPassesInTheQueueEndsTheRequestThere) {
@@ -37,7 +37,7 @@ TEST_F(EngineLifecycleTest, ADeadlineThatPassesInTheQueueEndsTheRequestThere) {
   now_ = 109.99;
   engine_->Step();
   EXPECT_FALSE(waiting.done());
-  EXPECT_EQ(engine_->Load().num_waiting, 1);
+  EXPECT_EQ(engine_->Snapshot().num_waiting, 1);
   now_ = 110.0;
   engine_->Step();
   ASSERT_TRUE(waiting.done());
@@ -48,7 +48,7 @@ TEST_F(EngineLifecycleTest, ADeadlineThatPassesInTheQueueEndsTheRequestThere) {
   EXPECT_LT(waiting.result->queue_seconds, 0.0);  // none was scheduled
   EXPECT_EQ(waiting.result->first_token_seconds, 0.0);
   EXPECT_EQ(waiting.result->total_seconds, 10.0);
-  EXPECT_EQ(engine_->Load().num_waiting, 0);
+  EXPECT_EQ(engine_->Snapshot().num_waiting, 0);
   RunToTheEnd();
   EXPECT_EQ(running.tokens.size(), 100u);  // the neighbour is not touched
   ExpectNothingIsLeft();
@@ -145,15 +145,15 @@ TEST_F(EngineLifecycleTest, TheQueueCountsWhatTheEngineHasNotSeenYet) {
             &four = NewRecording();
   Submit(Request("0", 3), &one);
   Submit(Request("0", 3), &two);
-  EXPECT_EQ(engine_->Load().num_waiting, 2);
+  EXPECT_EQ(engine_->Snapshot().num_waiting, 2);
   const absl::Status full = StatusOfSubmit(Request("0", 3));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(full.message().find("holds 2 requests"), std::string::npos) << full;
   engine_->Step();  // one runs, two waits
-  EXPECT_EQ(engine_->Load().num_running, 1);
-  EXPECT_EQ(engine_->Load().num_waiting, 1);
+  EXPECT_EQ(engine_->Snapshot().num_running, 1);
+  EXPECT_EQ(engine_->Snapshot().num_waiting, 1);
   Submit(Request("0", 3), &three);
-  EXPECT_EQ(engine_->Load().num_waiting, 2);
+  EXPECT_EQ(engine_->Snapshot().num_waiting, 2);
   EXPECT_EQ(StatusOfSubmit(Request("0", 3)).code(), absl::StatusCode::kResourceExhausted);
   RunToTheEnd();
   Submit(Request("0", 3), &four);
@@ -176,14 +176,14 @@ TEST_F(EngineLifecycleTest, IdsAreDifferent) {
 TEST_F(EngineLifecycleTest, DrainingRefusesTheNewAndFinishesTheOld) {
   Recording& r = NewRecording();
   Submit(Request("0", 3), &r);
-  EXPECT_FALSE(engine_->Load().draining);
+  EXPECT_FALSE(engine_->Snapshot().draining);
   engine_->Drain();
-  EXPECT_TRUE(engine_->Load().draining);
+  EXPECT_TRUE(engine_->Snapshot().draining);
   EXPECT_EQ(StatusOfSubmit(Request("0", 3)).code(), absl::StatusCode::kUnavailable);
   RunToTheEnd();
   EXPECT_EQ(r.tokens, Tokens("123"));
   EXPECT_EQ(r.reason(), FinishReason::kLength);
-  EXPECT_TRUE(engine_->Load().draining);
+  EXPECT_TRUE(engine_->Snapshot().draining);
 }
 
 TEST_F(EngineLifecycleTest, InvalidRequestsAreRefused) {

@@ -72,7 +72,7 @@ TEST_F(EngineLoadTest, AQueueEndsWithTheFirstChunkOfAPrompt) {
   RunToTheEnd();  // 2 + 2 + 1 tokens: three steps
   EXPECT_EQ(r.result->queue_seconds, 1.0);
   EXPECT_EQ(r.result->first_token_seconds, 2.5);
-  EXPECT_EQ(engine_->Load().num_steps, 3);
+  EXPECT_EQ(engine_->Snapshot().num_steps, 3);
 }
 
 TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
@@ -84,11 +84,11 @@ TEST_F(EngineLoadTest, StepsAndStagesAccountForTheTime) {
   };
   Submit(Request("0", 2), &r);
   RunToTheEnd();
-  const EngineLoad load = engine_->Load();
-  EXPECT_EQ(load.step_seconds, 2 * (0.5 + 0.25));
-  EXPECT_EQ(load.stage_seconds[static_cast<size_t>(Stage::kSample)], 2 * 0.25);
-  EXPECT_EQ(std::accumulate(load.stage_seconds.begin(), load.stage_seconds.end(), 0.0),
-            load.step_seconds);
+  const EngineSnapshot snapshot = engine_->Snapshot();
+  EXPECT_EQ(snapshot.step_seconds, 2 * (0.5 + 0.25));
+  EXPECT_EQ(snapshot.stage_seconds[static_cast<size_t>(Stage::kSample)], 2 * 0.25);
+  EXPECT_EQ(std::accumulate(snapshot.stage_seconds.begin(), snapshot.stage_seconds.end(), 0.0),
+            snapshot.step_seconds);
 }
 
 TEST_F(EngineLoadTest, EveryStageHasTheTimeOfItsOperations) {
@@ -110,7 +110,7 @@ TEST_F(EngineLoadTest, EveryStageHasTheTimeOfItsOperations) {
   Submit(Request("0", 1), &r);
   RunToTheEnd();
   // Experts run on a backend of their own, where the clock stands.
-  EXPECT_EQ(engine_->Load().stage_seconds,
+  EXPECT_EQ(engine_->Snapshot().stage_seconds,
             (StageSeconds{1.0, 2 * 2.0, 2 * 4.0, 0.0, 2 * 16.0, 32.0, 0.0}));
 }
 
@@ -122,7 +122,7 @@ TEST_F(EngineLoadTest, RequestsInHandWaitUntilTheStepEnds) {
   Recording &first = NewRecording(), &second = NewRecording();
   std::vector<int> waiting;
   first.on_delta = [&] {
-    waiting.push_back(engine_->Load().num_waiting);
+    waiting.push_back(engine_->Snapshot().num_waiting);
     return true;
   };
   Submit(Request("0", 3), &first);
@@ -139,13 +139,13 @@ TEST_F(EngineLoadTest, CountersAndBlocksByStep) {
   options.block_size = 4;
   options.kv_tokens = 64;
   Start(std::move(options));
-  EXPECT_EQ(engine_->Load().kv_blocks_total, 16);
-  EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+  EXPECT_EQ(engine_->Snapshot().kv_blocks_total, 16);
+  EXPECT_EQ(engine_->Snapshot().kv_blocks_used, 0);
   Recording &long_one = NewRecording(), &short_one = NewRecording();
   Submit(Request("01234", 5), &long_one);
   Submit(Request("9", 2), &short_one);
-  EXPECT_EQ(engine_->Load().num_running, 0);
-  EXPECT_EQ(engine_->Load().num_waiting, 2);
+  EXPECT_EQ(engine_->Snapshot().num_running, 0);
+  EXPECT_EQ(engine_->Snapshot().num_waiting, 2);
   struct Expected {
     int64_t prompt, generated;
     int running, blocks;
@@ -158,17 +158,17 @@ TEST_F(EngineLoadTest, CountersAndBlocksByStep) {
   };
   for (size_t i = 0; i < steps.size(); ++i) {
     EXPECT_TRUE(engine_->Step());
-    const EngineLoad load = engine_->Load();
-    EXPECT_EQ(load.num_steps, static_cast<int64_t>(i + 1));
-    EXPECT_EQ(load.prompt_tokens, steps[i].prompt) << i;
-    EXPECT_EQ(load.generated_tokens, steps[i].generated) << i;
-    EXPECT_EQ(load.num_running, steps[i].running) << i;
-    EXPECT_EQ(load.num_waiting, 0);
-    EXPECT_EQ(load.kv_blocks_used, steps[i].blocks) << i;
-    EXPECT_EQ(load.num_preemptions, 0);
+    const EngineSnapshot snapshot = engine_->Snapshot();
+    EXPECT_EQ(snapshot.num_steps, static_cast<int64_t>(i + 1));
+    EXPECT_EQ(snapshot.prompt_tokens, steps[i].prompt) << i;
+    EXPECT_EQ(snapshot.generated_tokens, steps[i].generated) << i;
+    EXPECT_EQ(snapshot.num_running, steps[i].running) << i;
+    EXPECT_EQ(snapshot.num_waiting, 0);
+    EXPECT_EQ(snapshot.kv_blocks_used, steps[i].blocks) << i;
+    EXPECT_EQ(snapshot.num_preemptions, 0);
   }
   EXPECT_FALSE(engine_->Step());
-  EXPECT_EQ(engine_->Load().num_steps, 5);
+  EXPECT_EQ(engine_->Snapshot().num_steps, 5);
   EXPECT_EQ(long_one.tokens, Tokens("56789"));
 }
 
@@ -183,11 +183,11 @@ TEST_F(EngineLoadTest, PreemptionsAndWhatTheyComputeAgainAreCounted) {
   Submit(Request("012", 5), &first);
   Submit(Request("567", 5), &second);
   RunToTheEnd();
-  const EngineLoad load = engine_->Load();
-  EXPECT_EQ(load.num_preemptions, 1);
-  EXPECT_EQ(load.num_steps, 8);
-  EXPECT_EQ(load.prompt_tokens, 3 + 3 + 3);
-  EXPECT_EQ(load.generated_tokens, 10);
+  const EngineSnapshot snapshot = engine_->Snapshot();
+  EXPECT_EQ(snapshot.num_preemptions, 1);
+  EXPECT_EQ(snapshot.num_steps, 8);
+  EXPECT_EQ(snapshot.prompt_tokens, 3 + 3 + 3);
+  EXPECT_EQ(snapshot.generated_tokens, 10);
   EXPECT_EQ(first.tokens, Tokens("34567"));
   EXPECT_EQ(second.tokens, Tokens("89012"));
   ExpectNothingIsLeft();
@@ -195,11 +195,11 @@ TEST_F(EngineLoadTest, PreemptionsAndWhatTheyComputeAgainAreCounted) {
 
 TEST_F(EngineLoadTest, TheLastTokenOfAStoppedOutputIsCounted) {
   Run(Request("x", 10));  // y, z, the end
-  EXPECT_EQ(engine_->Load().generated_tokens, 3);
-  EXPECT_EQ(engine_->Load().prompt_tokens, 1);
+  EXPECT_EQ(engine_->Snapshot().generated_tokens, 3);
+  EXPECT_EQ(engine_->Snapshot().prompt_tokens, 1);
   Run(Request("ab", 0));
-  EXPECT_EQ(engine_->Load().generated_tokens, 3);
-  EXPECT_EQ(engine_->Load().prompt_tokens, 3);
+  EXPECT_EQ(engine_->Snapshot().generated_tokens, 3);
+  EXPECT_EQ(engine_->Snapshot().prompt_tokens, 3);
 }
 
 // Token a is 7: experts 3 and 0 in layer 0, experts 0 and 1 in layer 1. Two slots a layer hold 0
@@ -211,22 +211,22 @@ TEST_F(EngineLoadTest, ExpertsByLayer) {
   const int64_t bytes = engine_->expert_files().layouts()[0].bytes;
   ASSERT_GT(bytes, 0);
   using Bits = std::vector<bool>;
-  EXPECT_EQ(engine_->Load().resident[0], (Bits{true, true, false, false}));
+  EXPECT_EQ(engine_->Snapshot().resident[0], (Bits{true, true, false, false}));
   Run(Request("a", 0));
-  const EngineLoad load = engine_->Load();
-  EXPECT_EQ(load.heat[0], (std::vector<int64_t>{1, 0, 0, 1}));
-  EXPECT_EQ(load.heat[1], (std::vector<int64_t>{1, 1, 0, 0}));
-  EXPECT_EQ(load.resident[0], (Bits{true, false, false, true}));
-  EXPECT_EQ(load.resident[1], (Bits{true, true, false, false}));
-  ASSERT_EQ(load.experts.size(), 2u);
-  EXPECT_EQ(load.experts[0].hits, 1);
-  EXPECT_EQ(load.experts[0].misses, 1);
-  EXPECT_EQ(load.experts[0].evictions, 1);
-  EXPECT_EQ(load.experts[0].bytes_read, 3 * bytes);
-  EXPECT_EQ(load.experts[1].hits, 2);
-  EXPECT_EQ(load.experts[1].misses, 0);
-  EXPECT_EQ(load.experts[1].bytes_read, 2 * bytes);
-  EXPECT_EQ(load.expert_bytes_computed, 4 * bytes);
+  const EngineSnapshot snapshot = engine_->Snapshot();
+  EXPECT_EQ(snapshot.heat[0], (std::vector<int64_t>{1, 0, 0, 1}));
+  EXPECT_EQ(snapshot.heat[1], (std::vector<int64_t>{1, 1, 0, 0}));
+  EXPECT_EQ(snapshot.resident[0], (Bits{true, false, false, true}));
+  EXPECT_EQ(snapshot.resident[1], (Bits{true, true, false, false}));
+  ASSERT_EQ(snapshot.experts.size(), 2u);
+  EXPECT_EQ(snapshot.experts[0].hits, 1);
+  EXPECT_EQ(snapshot.experts[0].misses, 1);
+  EXPECT_EQ(snapshot.experts[0].evictions, 1);
+  EXPECT_EQ(snapshot.experts[0].bytes_read, 3 * bytes);
+  EXPECT_EQ(snapshot.experts[1].hits, 2);
+  EXPECT_EQ(snapshot.experts[1].misses, 0);
+  EXPECT_EQ(snapshot.experts[1].bytes_read, 2 * bytes);
+  EXPECT_EQ(snapshot.expert_bytes_computed, 4 * bytes);
 }
 
 }  // namespace

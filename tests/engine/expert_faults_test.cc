@@ -277,8 +277,8 @@ TEST_F(ExpertFaultsTest, OnlySequencesThatNeedAnExpertThatCannotBeReadEnd) {
       failed_alone += NumFailed(engine.get(), prompt);
     }
     EXPECT_EQ(failed, failed_alone);
-    EXPECT_EQ(engine->Load().kv_blocks_used, 0);
-    EXPECT_EQ(engine->Load().expert_failure.code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(engine->Snapshot().kv_blocks_used, 0);
+    EXPECT_EQ(engine->Snapshot().expert_failure.code(), absl::StatusCode::kDataLoss);
   }
 }
 

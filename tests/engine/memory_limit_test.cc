@@ -128,7 +128,7 @@ TEST_F(MemoryLimit, LimitsAreFollowedWhileServing) {
     engine->Step();
     now_ += 10.0;
     EXPECT_EQ(Greedy(engine.get(), kPrompts, 8), answer);
-    EXPECT_EQ(engine->Load().expert_bytes_allowed, engine->experts().num_host_slots() * slot);
+    EXPECT_EQ(engine->Snapshot().expert_bytes_allowed, engine->experts().num_host_slots() * slot);
     return engine->experts().num_host_slots();
   };
   const int64_t limit = engine->memory_needs().limit;
@@ -143,7 +143,7 @@ TEST_F(MemoryLimit, LimitsAreFollowedWhileServing) {
   now_ += 10.0;
   do {
     engine->Step();
-  } while (engine->Load().filling);
+  } while (engine->Snapshot().filling);
   EXPECT_EQ(engine->experts().host().resident_bytes(), engine->expert_files().total_bytes());
   EXPECT_EQ(slots_with(kNoLimit, kNoLimit), all);
   // Noise is no change.
@@ -175,12 +175,13 @@ TEST_P(StepMemoryTest, IsWhatAStepTakes) {
   options.scheduler = {.max_batch_tokens = kTokens, .max_num_seqs = 1};
   const auto engine = MakeEngine(std::move(options));
   ASSERT_NE(engine, nullptr);
-  const int64_t before = engine->scratch_bytes();
+  const int64_t before = engine->scratch().capacity_bytes();
   std::vector<int32_t> prompt(kTokens + 1);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i);
   ASSERT_FALSE(Score(engine.get(), prompt).logits.empty());
-  EXPECT_EQ(engine->scratch_bytes(), before == 0 ? engine->scratch_reserve() : before);
-  EXPECT_GE(engine->scratch_peak(), engine->scratch_reserve() * 9 / 10);
+  EXPECT_EQ(engine->scratch().capacity_bytes(),
+            before == 0 ? engine->scratch().reserve_bytes() : before);
+  EXPECT_GE(engine->scratch().peak_bytes(), engine->scratch().reserve_bytes() * 9 / 10);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, StepMemoryTest,

@@ -100,7 +100,7 @@ class NonFiniteWalk : public testing::TestWithParam<WalkCase> {
     (void)Submit({2, 5, 8}, &second_);
     for (step_ = 0; engine_->Step(); ++step_) {
     }
-    EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+    EXPECT_EQ(engine_->Snapshot().kv_blocks_used, 0);
   }
 
   RequestId Submit(std::vector<int32_t> prompt, Ending* ending) {

@@ -29,7 +29,7 @@ void ExpectGolden(Engine* engine, const Golden& golden) {
   EXPECT_EQ(
       Greedy(engine, {golden.prompt, golden.prompt}, static_cast<int64_t>(golden.greedy.size())),
       (std::vector<std::vector<int32_t>>{golden.greedy, golden.greedy}));
-  EXPECT_EQ(engine->Load().kv_blocks_used, 0);
+  EXPECT_EQ(engine->Snapshot().kv_blocks_used, 0);
 }
 
 class ExpertPlacementTest : public testing::TestWithParam<const char*> {
@@ -75,7 +75,7 @@ TEST_P(ExpertPlacementTest, TopKPlusOneSlotsWithRandomEvictionAndPoison) {
     const auto engine = MakeEngine(std::move(options));
     ExpectGolden(engine.get(), golden_);
     int64_t evictions = 0;
-    for (const ExpertStats& stats : engine->Load().experts) evictions += stats.evictions;
+    for (const ExpertStats& stats : engine->Snapshot().experts) evictions += stats.evictions;
     EXPECT_GT(evictions, 0);
   }
 }
@@ -100,18 +100,18 @@ TEST_P(ExpertPlacementTest, AsAFileSaysIt) {
   ExpectGolden(engine.get(), golden_);
   const auto bytes_read = [&] {
     int64_t bytes = 0;
-    for (const ExpertStats& stats : engine->Load().experts) bytes += stats.bytes_read;
+    for (const ExpertStats& stats : engine->Snapshot().experts) bytes += stats.bytes_read;
     return bytes;
   };
   const int64_t before = bytes_read();
   ExpectGolden(engine.get(), golden_);
   EXPECT_GT(bytes_read(), before);
-  const EngineLoad load = engine->Load();
-  for (size_t l = 0; l < load.resident.size(); ++l) {
-    if (load.resident[l].empty() || engine->expert_files().layouts()[l].bytes == 0) continue;
-    EXPECT_TRUE(load.resident[l][0]) << "layer " << l;
-    EXPECT_EQ(std::count(load.resident[l].begin(), load.resident[l].end(), true), 1);
-    EXPECT_EQ(load.experts[l].evictions, 0);
+  const EngineSnapshot snapshot = engine->Snapshot();
+  for (size_t l = 0; l < snapshot.resident.size(); ++l) {
+    if (snapshot.resident[l].empty() || engine->expert_files().layouts()[l].bytes == 0) continue;
+    EXPECT_TRUE(snapshot.resident[l][0]) << "layer " << l;
+    EXPECT_EQ(std::count(snapshot.resident[l].begin(), snapshot.resident[l].end(), true), 1);
+    EXPECT_EQ(snapshot.experts[l].evictions, 0);
   }
 }
 
@@ -446,8 +446,8 @@ TEST(NumericContract, PreemptionDoesNotShow) {
     const auto roomy = MakeEngine(options(4096)),
                tight = MakeEngine(options(272));  // 17 blocks; four sequences need 4 * 5
     EXPECT_EQ(Greedy(tight.get(), prompts, 20), Greedy(roomy.get(), prompts, 20)) << model;
-    EXPECT_GT(tight->Load().num_preemptions, 0) << model;
-    EXPECT_EQ(roomy->Load().num_preemptions, 0) << model;
+    EXPECT_GT(tight->Snapshot().num_preemptions, 0) << model;
+    EXPECT_EQ(roomy->Snapshot().num_preemptions, 0) << model;
   }
 }
 

@@ -25,7 +25,7 @@ LOGPROB_OF_NEXT = 4.0 - math.log(math.exp(4.0) + math.exp(2.0) + 62.0)  # logits
 ENGINE_FLAGS = {"backend": "cpu", "threads": "0", "no-pinning": None, "cpu-isa": "", "calibration": "", "activations": "",
                 "exact": None, "kv-dtype": "", "mla": "absorbed", "context": "0", "kv-tokens": "0", "block-size": "16",
                 "max-batch-tokens": "0", "max-num-seqs": "64", "max-waiting": "256", "host-experts": "-1", "memory": "",
-                "expert-policy": "lru"}
+                "expert-policy": "lru", "placement": ""}
 SAMPLING_FLAGS = {"temperature": "0", "top-k": "0", "top-p": "1", "min-p": "0", "repetition-penalty": "1", "seed": "0"}
 # What may be written behind each command, with its default; None: a switch.
 FLAGS = {

@@ -20,7 +20,7 @@ class EngineWatchTest : public testing::Test {
     }
     return lines;
   }
-  EngineLoad load_;
+  EngineSnapshot load_;
   EngineWatch watch_{/*all_experts=*/false};
 };
 

@@ -65,7 +65,7 @@ TEST_F(LimitsTest, FarDeadlinesHoldAndNoneMeansNone) {
   engine_->Step();
   now_ = now_ + 40.0 * kDay;
   engine_->Step();
-  EXPECT_EQ(engine_->Load().num_running, 1);
+  EXPECT_EQ(engine_->Snapshot().num_running, 1);
   now_ = now_ + 1e6 * kDay;
   StepToTheEnd();
   EXPECT_EQ(ReadAll(far->reader.get()).status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
@@ -135,7 +135,7 @@ class UnreadTest : public LimitsTest {
 
 TEST_F(UnreadTest, AClientThatNeverReadsIsCancelled) {
   const auto call = StartCall(LargeMessages(8000));
-  WaitUntil([&] { return engine_->Load().generated_tokens > 4096; });
+  WaitUntil([&] { return engine_->Snapshot().generated_tokens > 4096; });
   ExpectNothingRuns();
   const auto stream = ReadAll(call->reader.get());
   EXPECT_EQ(stream.status.error_code(), grpc::StatusCode::CANCELLED);
@@ -149,7 +149,7 @@ TEST_F(UnreadTest, AClientThatNeverReadsIsCancelled) {
 
 TEST_F(UnreadTest, AClientMayLeaveFourThousandMessagesUnread) {
   const auto call = StartCall(LargeMessages(4096));
-  WaitUntil([&] { return engine_->Load().generated_tokens == 4096; });
+  WaitUntil([&] { return engine_->Snapshot().generated_tokens == 4096; });
   ExpectNothingRuns();
   EXPECT_EQ(inference_->num_open_calls(), 1);  // its output is still on the way
   const auto stream = ReadAll(call->reader.get());

@@ -35,9 +35,9 @@ class MetricsTest : public ServiceFixture {
 };
 
 TEST_F(MetricsTest, NamesAreTheContract) {
-  EngineLoad load;
-  load.experts.resize(1);
-  metrics_->SetLoadSource([load] { return load; });
+  EngineSnapshot snapshot;
+  snapshot.experts.resize(1);
+  metrics_->SetSource([snapshot] { return snapshot; });
   for (const char* name : {"thermocline_requests_running",
                            "thermocline_requests_waiting",
                            "thermocline_kv_blocks_used",
@@ -112,24 +112,24 @@ TEST_F(MetricsTest, EventsAreBookedWhereTheyBelong) {
 
 TEST_F(MetricsTest, TheEnginesLoadIsAskedForAtEveryScrape) {
   EXPECT_EQ(Metric("thermocline_requests_running"), -1.0);  // no model yet
-  EngineLoad load;
-  load.num_running = 1;
-  load.num_waiting = 2;
-  load.kv_blocks_used = 3;
-  load.kv_blocks_total = 4;
-  load.num_steps = 5;
-  load.step_seconds = 6.5;
-  load.prompt_tokens = 7;
-  load.generated_tokens = 8;
-  load.num_preemptions = 9;
-  load.draining = true;
-  load.stage_seconds[static_cast<size_t>(Stage::kHead)] = 1.5;
-  load.experts.resize(2);
-  load.experts[1].hits = 10;
-  load.experts[1].misses = 11;
-  load.experts[1].evictions = 12;
-  load.experts[1].bytes_read = 13;
-  metrics_->SetLoadSource([&load] { return load; });
+  EngineSnapshot snapshot;
+  snapshot.num_running = 1;
+  snapshot.num_waiting = 2;
+  snapshot.kv_blocks_used = 3;
+  snapshot.kv_blocks_total = 4;
+  snapshot.num_steps = 5;
+  snapshot.step_seconds = 6.5;
+  snapshot.prompt_tokens = 7;
+  snapshot.generated_tokens = 8;
+  snapshot.num_preemptions = 9;
+  snapshot.draining = true;
+  snapshot.stage_seconds[static_cast<size_t>(Stage::kHead)] = 1.5;
+  snapshot.experts.resize(2);
+  snapshot.experts[1].hits = 10;
+  snapshot.experts[1].misses = 11;
+  snapshot.experts[1].evictions = 12;
+  snapshot.experts[1].bytes_read = 13;
+  metrics_->SetSource([&snapshot] { return snapshot; });
   EXPECT_EQ(Metric("thermocline_requests_running"), 1.0);
   EXPECT_EQ(Metric("thermocline_requests_waiting"), 2.0);
   EXPECT_EQ(Metric("thermocline_kv_blocks_used"), 3.0);
@@ -147,13 +147,13 @@ TEST_F(MetricsTest, TheEnginesLoadIsAskedForAtEveryScrape) {
   EXPECT_EQ(Metric("thermocline_expert_evictions_total{layer=\"1\",tier=\"host\"}"), 12.0);
   EXPECT_EQ(Metric("thermocline_expert_read_bytes_total{layer=\"1\",tier=\"host\"}"), 13.0);
   EXPECT_EQ(Metric("thermocline_expert_hits_total{layer=\"0\",tier=\"host\"}"), 0.0);
-  load.kv_blocks_total = 0;  // nothing to divide by
-  load.draining = false;
-  load.num_running = 20;
+  snapshot.kv_blocks_total = 0;  // nothing to divide by
+  snapshot.draining = false;
+  snapshot.num_running = 20;
   EXPECT_EQ(Metric("thermocline_kv_cache_usage_ratio"), 0.0);
   EXPECT_EQ(Metric("thermocline_draining"), 0.0);
   EXPECT_EQ(Metric("thermocline_requests_running"), 20.0);
-  metrics_->SetLoadSource(nullptr);
+  metrics_->SetSource(nullptr);
   EXPECT_EQ(Metric("thermocline_requests_running"), -1.0);
 }
 
@@ -310,10 +310,10 @@ TEST_F(MetricsTest, AreServedOverHttpOnAPortOfTheirOwn) {
   const std::string listen = "127.0.0.1:" + std::to_string(port);
   ASSERT_TRUE(metrics_->Listen(listen).ok());
   metrics_->OnReject("invalid");
-  metrics_->SetLoadSource([] {
-    EngineLoad load;
-    load.num_waiting = 3;
-    return load;
+  metrics_->SetSource([] {
+    EngineSnapshot snapshot;
+    snapshot.num_waiting = 3;
+    return snapshot;
   });
   const std::string answer = HttpGet(port, "/metrics");
   EXPECT_NE(answer.find(Rejected("invalid") + " 1"), std::string::npos) << answer;

@@ -69,7 +69,7 @@ class ServiceFixture : public testing::Test {
   }
   // The model is loaded: calls are taken, and answered when the engine steps.
   absl::Status SetEngine() {
-    metrics_->SetLoadSource([this] { return engine_->Load(); });
+    metrics_->SetSource([this] { return engine_->Snapshot(); });
     control_->SetEngine(engine_.get());
     return inference_->SetEngine(engine_.get());
   }
@@ -92,7 +92,7 @@ class ServiceFixture : public testing::Test {
     if (thread_.joinable()) thread_.join();
     engine_->AbortAll(absl::UnavailableError("stopping"));
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
-    metrics_->SetLoadSource(nullptr);
+    metrics_->SetSource(nullptr);
     engine_.reset();
   }
 
@@ -132,13 +132,13 @@ class ServiceFixture : public testing::Test {
     if (!WaitFor(condition)) ADD_FAILURE() << "what was waited for did not happen";
   }
   void WaitUntilQueued(int count) {
-    WaitUntil([&] { return engine_->Load().num_waiting == count; });
+    WaitUntil([&] { return engine_->Snapshot().num_waiting == count; });
   }
 
   void ExpectNothingRuns() {
     WaitUntil([&] {
-      const EngineLoad load = engine_->Load();
-      return load.num_running == 0 && load.num_waiting == 0 && load.kv_blocks_used == 0;
+      const EngineSnapshot snapshot = engine_->Snapshot();
+      return snapshot.num_running == 0 && snapshot.num_waiting == 0 && snapshot.kv_blocks_used == 0;
     });
   }
   // All calls are over, and the engine knows.

@@ -44,7 +44,7 @@ class ServiceTest : public testing::Test {
     control_stub_ = v1::Control::NewStub(channel);
   }
   void Load() {
-    metrics_.SetLoadSource([this] { return engine_->Load(); });
+    metrics_.SetSource([this] { return engine_->Snapshot(); });
     ASSERT_TRUE(inference_->SetEngine(engine_.get()).ok());
     control_->SetEngine(engine_.get());
     thread_ = std::thread([this] { engine_->Run(); });
@@ -55,7 +55,7 @@ class ServiceTest : public testing::Test {
     if (thread_.joinable()) thread_.join();
     engine_->AbortAll(absl::UnavailableError("stopping"));
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
-    metrics_.SetLoadSource(nullptr);
+    metrics_.SetSource(nullptr);
     engine_.reset();
   }
   static v1::GenerateRequest Request(const std::string& text, int64_t max_tokens) {
@@ -69,8 +69,8 @@ class ServiceTest : public testing::Test {
   // Waits until nothing runs; the loop ends by itself because every request does.
   void WaitUntilIdle() {
     const auto idle = [this] {
-      const EngineLoad load = engine_->Load();
-      return load.num_running == 0 && load.num_waiting == 0;
+      const EngineSnapshot snapshot = engine_->Snapshot();
+      return snapshot.num_running == 0 && snapshot.num_waiting == 0;
     };
     if (!WaitFor(idle)) FAIL() << "requests still run";
   }
@@ -92,8 +92,9 @@ TEST_F(ServiceTest, CallsBeforeTheModelIsLoadedAreUnavailable) {
   EXPECT_EQ(stub_->GenerateUnary(&context, Request("a", 1), &response).error_code(),
             grpc::StatusCode::UNAVAILABLE);
   grpc::ClientContext other;
-  v1::LoadInfo load;
-  EXPECT_EQ(control_stub_->GetLoad(&other, {}, &load).error_code(), grpc::StatusCode::UNAVAILABLE);
+  v1::LoadInfo snapshot;
+  EXPECT_EQ(control_stub_->GetLoad(&other, {}, &snapshot).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(ServiceTest, StreamAndUnaryAgreeAndStateWhatWasApplied) {
@@ -183,7 +184,7 @@ TEST_F(ServiceTest, BadRequestsNameWhatIsWrong) {
   std::string long_text;
   for (int i = 0; i < 9000; ++i) long_text += " word";
   expect(Request(long_text, 1), "the context holds");
-  EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+  EXPECT_EQ(engine_->Snapshot().kv_blocks_used, 0);
 }
 
 TEST_F(ServiceTest, TextCallsAreInverses) {
@@ -251,7 +252,7 @@ TEST_F(ServiceTest, ADeadlineEndsTheCallWithTheTextSoFar) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_GT(messages, 0);
   WaitUntilIdle();
-  EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+  EXPECT_EQ(engine_->Snapshot().kv_blocks_used, 0);
 }
 
 TEST_F(ServiceTest, TwoHundredCancellationsAtRandomMomentsLeaveNoBlockInUse) {
@@ -276,7 +277,7 @@ TEST_F(ServiceTest, TwoHundredCancellationsAtRandomMomentsLeaveNoBlockInUse) {
   EXPECT_EQ(cancelled, 200);
   EXPECT_EQ(other, 0);
   WaitUntilIdle();
-  EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+  EXPECT_EQ(engine_->Snapshot().kv_blocks_used, 0);
 }
 
 TEST_F(ServiceTest, AFullQueueIsRefusedWithAHintWhenToRetry) {
@@ -293,7 +294,7 @@ TEST_F(ServiceTest, AFullQueueIsRefusedWithAHintWhenToRetry) {
     contexts.push_back(std::make_unique<grpc::ClientContext>());
     readers.push_back(stub_->Generate(contexts.back().get(), Request("a", 1)));
   }
-  for (int i = 0; i < 500 && engine_->Load().num_waiting < 2; ++i)
+  for (int i = 0; i < 500 && engine_->Snapshot().num_waiting < 2; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   grpc::ClientContext context;
   v1::GenerateResponse response;
@@ -332,10 +333,10 @@ TEST_F(ServiceTest, ControlTellsModelLoadAndExperts) {
   EXPECT_EQ(model.architecture(), "granitemoe");
   EXPECT_EQ(model.num_experts(), 24);
   EXPECT_TRUE(model.has_chat_template());
-  v1::LoadInfo load;
+  v1::LoadInfo snapshot;
   WaitUntilIdle();
-  ASSERT_TRUE(control_stub_->GetLoad(&two, {}, &load).ok());
-  EXPECT_EQ(load.generated_tokens(), 3);
+  ASSERT_TRUE(control_stub_->GetLoad(&two, {}, &snapshot).ok());
+  EXPECT_EQ(snapshot.generated_tokens(), 3);
   v1::ExpertMap map;
   ASSERT_TRUE(control_stub_->GetExpertMap(&three, {}, &map).ok());
   ASSERT_EQ(map.layers_size(), 30);

@@ -86,7 +86,7 @@ void ExpectGreedy(const Golden& golden, EngineOptions alone, EngineOptions among
   const auto outputs = Greedy(busy.get(), prompts, count);
   EXPECT_EQ(outputs.front(), continuation);
   EXPECT_EQ(outputs.back(), continuation);
-  EXPECT_EQ(busy->Load().kv_blocks_used, 0);
+  EXPECT_EQ(busy->Snapshot().kv_blocks_used, 0);
 }
 
 }  // namespace thermocline

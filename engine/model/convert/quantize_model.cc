@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <thread>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -17,15 +16,14 @@
 #include "engine/formats/gguf_writer.h"
 #include "engine/model/convert/importance_matrix.h"
 #include "engine/model/convert/name_pattern.h"
-#include "kernels/cpu/topology.h"
 #include "kernels/quant/quantize.h"
 #include "kernels/quant/registry.h"
+#include "kernels/worker_pool.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int64_t kChunkElems = int64_t{1} << 24;  // weights quantised at a time
-constexpr int kMaxThreads = 256;
 
 // The first and last eighth of the layers, and every third of the others.
 bool GetsMoreBits(const TensorRole& role) {
@@ -54,8 +52,8 @@ struct Plan {
 
 class Quantization {
  public:
-  Quantization(const QuantizeOptions& options, const Checkpoint& checkpoint)
-      : options_(options), checkpoint_(checkpoint) {}
+  Quantization(const QuantizeOptions& options, const Checkpoint& checkpoint, WorkerPool* pool)
+      : options_(options), checkpoint_(checkpoint), pool_(pool) {}
 
   absl::Status MakePlans();
   absl::Status Write(QuantizeResult* result);
@@ -70,6 +68,7 @@ class Quantization {
 
   const QuantizeOptions& options_;
   const Checkpoint& checkpoint_;
+  WorkerPool* pool_;
   ImportanceMatrix importance_;
   std::vector<Plan> plans_;
   std::vector<bool> rule_matched_;
@@ -184,8 +183,6 @@ absl::Status Quantization::WriteTensor(const Plan& plan, GgufWriter* writer) {
   const int64_t rows_per_matrix = tensor.shape.size() > 2 ? rows / tensor.shape[0] : rows;
   const int64_t in_bytes = BytesOf(tensor.dtype, cols), out_bytes = BytesOf(plan.type, cols);
   const int64_t rows_per_chunk = std::max<int64_t>(1, kChunkElems / cols);
-  const int num_threads = std::clamp(
-      options_.num_threads > 0 ? options_.num_threads : NumUsableCores(), 1, kMaxThreads);
   std::vector<uint8_t> in, out;
   for (int64_t first = 0; first < rows; first += rows_per_chunk) {
     const int64_t count = std::min(rows_per_chunk, rows - first);
@@ -194,7 +191,7 @@ absl::Status Quantization::WriteTensor(const Plan& plan, GgufWriter* writer) {
     if (!read.ok()) return read;
     const bool copied = plan.type == tensor.dtype;
     if (!copied) out.resize(static_cast<size_t>(count * out_bytes));
-    std::atomic<int64_t> next{0}, first_wrong{count};
+    std::atomic<int64_t> first_wrong{count};
     const auto row_of = [&](int64_t r) {
       return ToFloats(tensor.dtype, &in[static_cast<size_t>(r * in_bytes)], cols);
     };
@@ -203,28 +200,21 @@ absl::Status Quantization::WriteTensor(const Plan& plan, GgufWriter* writer) {
                                      : &out[static_cast<size_t>(r * out_bytes)];
       return CheckRange(tensor.name, plan.type, row, stored);
     };
-    const auto work = [&] {
-      for (int64_t r = next.fetch_add(1); r < count; r = next.fetch_add(1)) {
-        const std::vector<float> row = row_of(r);
-        const int64_t matrix = (first + r) / rows_per_matrix;
-        const float* importance =
-            plan.importance != nullptr ? plan.importance->data() + matrix * cols : nullptr;
-        if (!copied && AllFinite(row)) {
-          QuantizeRow(plan.type, row.data(), cols, importance,
-                      &out[static_cast<size_t>(r * out_bytes)]);
-        }
-        if (check(r, row).ok()) continue;
-        for (int64_t seen = first_wrong; r < seen && !first_wrong.compare_exchange_weak(seen, r);) {
-        }
+    const auto work = [&](int64_t r, int) {
+      const std::vector<float> row = row_of(r);
+      const int64_t matrix = (first + r) / rows_per_matrix;
+      const float* importance =
+          plan.importance != nullptr ? plan.importance->data() + matrix * cols : nullptr;
+      if (!copied && AllFinite(row)) {
+        QuantizeRow(plan.type, row.data(), cols, importance,
+                    &out[static_cast<size_t>(r * out_bytes)]);
+      }
+      if (check(r, row).ok()) return;
+      for (int64_t seen = first_wrong; r < seen && !first_wrong.compare_exchange_weak(seen, r);) {
       }
     };
     // Types without a decoder hold no weights and are copied.
-    if (GetFormat(tensor.dtype).decode != nullptr) {
-      std::vector<std::thread> helpers;
-      for (int t = 1; t < num_threads; ++t) helpers.emplace_back(work);
-      work();
-      for (std::thread& helper : helpers) helper.join();
-    }
+    if (GetFormat(tensor.dtype).decode != nullptr) pool_->ParallelFor(count, work);
     // The same complaint whichever thread came first.
     if (first_wrong < count) return check(first_wrong, row_of(first_wrong));
     if (copied) out.swap(in);
@@ -313,10 +303,9 @@ absl::StatusOr<DType> ParseQuantizedType(const std::string& text) {
 }
 
 absl::StatusOr<QuantizeResult> QuantizeModel(const QuantizeOptions& options) {
-  if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "threads = ", options.num_threads, ", but 0 (all cores) to ", kMaxThreads, " are allowed"));
-  }
+  absl::StatusOr<std::unique_ptr<WorkerPool>> pool =
+      WorkerPool::Create(options.num_threads, /*pin=*/false);
+  if (!pool.ok()) return pool.status();
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options.input);
   if (!checkpoint.ok()) return checkpoint.status();
   if ((*checkpoint)->kind() != Checkpoint::Kind::kGguf) {
@@ -330,7 +319,7 @@ absl::StatusOr<QuantizeResult> QuantizeModel(const QuantizeOptions& options) {
           absl::StrCat("the output \"", options.output, "\" is the input"));
     }
   }
-  Quantization quantization(options, **checkpoint);
+  Quantization quantization(options, **checkpoint, pool->get());
   QuantizeResult result;
   if (absl::Status s = quantization.MakePlans(); !s.ok()) return s;
   if (absl::Status s = quantization.Write(&result); !s.ok()) return s;

@@ -119,13 +119,7 @@ TEST_F(ExpertSliceTest, ABiasOfOneColumnBecomesF32) {
   ASSERT_TRUE(slice.ok()) << slice.status();
   EXPECT_EQ(slice->dtype, DType::kF32);
   EXPECT_EQ(slice->bytes(), 8);
-  EXPECT_EQ(HeldBytes(*slice), 8);
   EXPECT_EQ(Floats(bias, 1, 2), (std::vector<float>{3.5f, 4.5f}));
-  std::vector<float> held(32, -1.0f);
-  ASSERT_TRUE(ReadHeld(*checkpoint_, *slice, held.data()).ok());
-  std::vector<float> expected(32, -1.0f);
-  expected[0] = 3.5f, expected[1] = 4.5f;
-  EXPECT_EQ(held, expected);  // in no panel, which would fill more
   // Of rows in turns as well.
   EXPECT_EQ(Floats({.hf = {}, .gguf = {"b", 2, 1, 2}, .rows = 1, .cols = 1}, 0, 2),
             std::vector<float>{2.5f});
@@ -136,32 +130,6 @@ TEST_F(ExpertSliceTest, NoRowsAreNoMatrix) {
   const auto slice = Resolve(*checkpoint_, ExpertMatrix(), 0, 2);
   ASSERT_TRUE(slice.ok());
   EXPECT_EQ(slice->tensor, nullptr);
-}
-
-// Held weights are the panels of what Read gives, whichever way they come there: read in pieces of
-// rows, or chosen and turned first.
-TEST_F(ExpertSliceTest, HeldWeightsArePanelsOfTheSameRows) {
-  constexpr int64_t kRows = 70, kCols = 96;  // no whole number of panels
-  Open({{"x", {2, kRows, kCols}}, {"y", {2, kCols, kRows}}});
-  const ExpertMatrix matrices[] = {
-      {.hf = {}, .gguf = {"x"}, .rows = kRows, .cols = kCols},
-      {.hf = {}, .gguf = {"x", kRows, 3}, .rows = kRows - 3, .cols = kCols},
-      {.hf = {}, .gguf = {"x", kRows, 1, 2}, .rows = kRows / 2, .cols = kCols},
-      {.hf = {}, .gguf = {"y", kRows, 0, 1, true}, .rows = kRows, .cols = kCols}};
-  for (const ExpertMatrix& matrix : matrices) {
-    for (int expert : {0, 1}) {
-      const auto slice = Resolve(*checkpoint_, matrix, expert, 2);
-      ASSERT_TRUE(slice.ok()) << slice.status();
-      std::vector<uint8_t> rows(static_cast<size_t>(slice->bytes()));
-      ASSERT_TRUE(Read(*checkpoint_, *slice, rows.data()).ok());
-      const size_t held_bytes = static_cast<size_t>(HeldBytes(*slice));
-      ASSERT_EQ(static_cast<int64_t>(held_bytes), PackedBytes(slice->dtype, matrix.rows, kCols));
-      std::vector<uint8_t> expected(held_bytes), held(held_bytes);
-      PackRows(slice->dtype, rows.data(), matrix.rows, kCols, expected.data());
-      ASSERT_TRUE(ReadHeld(*checkpoint_, *slice, held.data()).ok());
-      EXPECT_EQ(held, expected);
-    }
-  }
 }
 
 // Long enough to be read in several pieces of 256 KiB.

@@ -176,14 +176,14 @@ TEST_F(QuantizeRulesTest, QuantisedTensorsStayUnlessAskedOrAlreadyOfTheType) {
   EXPECT_TRUE(warnings_.empty());  // they are what they should be
 }
 
-TEST_F(QuantizeRulesTest, ThreadsAreZeroTo256) {
+TEST_F(QuantizeRulesTest, ThreadsAreZeroTo1024) {
   WriteInput();
   for (int threads : {0, 1, 256}) {
     options_.num_threads = threads;
     EXPECT_TRUE(QuantizeModel(options_).ok()) << threads;
   }
-  options_.num_threads = 257;
-  ExpectError("threads = 257");
+  options_.num_threads = 1025;
+  ExpectError("threads = 1025");
   options_.num_threads = -1;
   ExpectError("threads = -1");
 }

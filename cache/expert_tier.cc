@@ -73,7 +73,17 @@ void ExpertTier::Arm(SlotId slot, int gate_up, int down) {
 }
 
 void ExpertTier::Resize(int64_t bytes) {
-  const std::vector<int> least(classes_.size(), 1);
+  // What a placement keeps, and a slot for the others, as long as that fits.
+  std::vector<int> least;
+  for (const SizeClass& size : classes_) {
+    int kept = 0;
+    for (const int layer : size.layers) {
+      if (options_.placement == nullptr) continue;
+      kept += static_cast<int>(options_.placement->Experts(layer, options_.here).size());
+    }
+    least.push_back(std::min(kept + 1, options_.slots[least.size()]));
+  }
+  if (BytesOfSlots(classes_, least) > bytes) least.assign(classes_.size(), 1);
   const std::vector<int> slots = SlotsWithin(classes_, least, options_.slots, bytes);
   for (size_t c = 0; c < slots.size(); ++c) residency_->Resize(static_cast<int>(c), slots[c]);
   ReleaseMemory();

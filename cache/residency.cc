@@ -31,16 +31,29 @@ Residency::Residency(const Options& options)
   for (const SizeClass& size : classes_) SpreadQuotas(size);
 }
 
+// Equal shares of what experts that may lie anywhere get, but no layer more than it has.
 void Residency::SpreadQuotas(const SizeClass& size) {
-  const int num_layers = static_cast<int>(size.layers.size());
-  int target = size.target;
-  for (const int layer : size.layers) {
-    if (placement_ != nullptr) target -= static_cast<int>(placement_->Experts(layer, here_).size());
+  int left = size.target, at_once = 0;
+  std::vector<int> layers = size.layers, most(layers_.size());
+  for (const int layer : layers) {
+    most[Index(layer)] = static_cast<int>(layers_[Index(layer)].slot_of.size());
+    if (placement_ == nullptr) continue;
+    const auto count = [&](Wanted wanted) {
+      return static_cast<int>(placement_->Experts(layer, wanted).size());
+    };
+    most[Index(layer)] = count(Wanted::kAnywhere);
+    left -= count(here_);
+    at_once = std::max(at_once, count(Wanted::kDisk));
   }
-  target = std::max(0, target);
-  for (int i = 0; i < num_layers; ++i) {
-    const int share = target / num_layers + (i < target % num_layers ? 1 : 0);
-    SetQuota(size.layers[Index(i)], std::max(1, share));
+  left = std::max(0, left - at_once);
+  std::stable_sort(layers.begin(), layers.end(),
+                   [&](int a, int b) { return most[Index(a)] < most[Index(b)]; });
+  int num_layers = static_cast<int>(layers.size());
+  for (const int layer : layers) {
+    const int share = std::min(most[Index(layer)], (left + num_layers - 1) / num_layers);
+    SetQuota(layer, std::max(1, share));
+    left -= share;
+    --num_layers;
   }
 }
 
@@ -119,14 +132,14 @@ std::optional<SlotId> Residency::Claim(ExpertId id, Claimant who) {
   SizeClass& size = classes_[Index(layer.size_class)];
   TC_CHECK(layer.slot_of[Index(id.expert)] == kNoSlot);
   Shrink(&size);
-  const bool kept = IsKept(id);
-  const bool within = kept || num_held(id.layer) < layer.quota;
-  const bool has_none = kept || num_held(id.layer) == 0;
+  const bool kept = IsKept(id), passing = IsPassing(id);
+  const bool within = kept || passing || num_held(id.layer) < layer.quota;
+  const bool has_none = kept || (passing ? layer.num_passing : num_held(id.layer)) == 0;
   std::optional<SlotId> slot;
   if (within || has_none) slot = FreeSlot(size);
-  if (!slot && who == Claimant::kFill) return std::nullopt;
+  if (!slot && who == Claimant::kFill && !kept) return std::nullopt;
   if (!slot && within) slot = VictimBeyondQuota(size, who);
-  if (!slot) slot = VictimOf(id.layer, who);
+  if (!slot && (!passing || has_none)) slot = VictimOf(id.layer, who);
   if (!slot && has_none && who == Claimant::kStep) slot = AnyVictim(size, who);
   if (!slot) return std::nullopt;
   if (StateOf(*slot) == SlotState::kReady) Evict(*slot);
@@ -136,7 +149,7 @@ std::optional<SlotId> Residency::Claim(ExpertId id, Claimant who) {
   s.id = id;
   layer.slot_of[Index(id.expert)] = *slot;
   layer.slots.push_back(*slot);
-  if (kept) ++layer.num_kept;
+  Count(id, 1);
   return slot;
 }
 
@@ -201,15 +214,21 @@ void Residency::Free(SlotId slot) {
     Layer& layer = layers_[Index(s.id.layer)];
     layer.slot_of[Index(s.id.expert)] = kNoSlot;
     layer.slots.erase(std::find(layer.slots.begin(), layer.slots.end(), slot));
-    if (IsKept(s.id)) --layer.num_kept;
+    Count(s.id, -1);
     s.id = {-1, -1};
   }
   s.state = SlotState::kFree;
 }
 
+void Residency::Count(ExpertId id, int by) {
+  Layer& layer = layers_[Index(id.layer)];
+  if (IsKept(id)) layer.num_kept += by;
+  if (IsPassing(id)) layer.num_passing += by;
+}
+
 void Residency::FreeIfUnused(SlotId slot) {
   const Slot& s = slots_[Index(slot)];
-  if (s.state == SlotState::kReady && IsWanted(s.id, Wanted::kDisk) && !InUse(slot)) Free(slot);
+  if (s.state == SlotState::kReady && IsPassing(s.id) && !InUse(slot)) Free(slot);
 }
 
 void Residency::Evict(SlotId slot) {

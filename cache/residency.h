@@ -16,9 +16,10 @@
 // more. What this step needs is never evicted; what a later layer in flight needs keeps prefetches
 // away, but not the claims of an earlier layer, which would wait for that layer.
 //
-// An expert that a placement wants in this tier counts towards no quota and gives way only where
-// nothing else would let a step go on; one that it wants on disk leaves its slot when nobody uses
-// it any more.
+// Experts of which a placement says something count towards no quota. One that it wants in this
+// tier gives way only where nothing else would let a step go on; one that it wants on disk leaves
+// its slot when nobody uses it any more, and drives out others only if its layer has none like it
+// in flight.
 #ifndef THERMOCLINE_CACHE_RESIDENCY_H_
 #define THERMOCLINE_CACHE_RESIDENCY_H_
 
@@ -54,10 +55,10 @@ class Residency {
   // Slots of a class that may be used; fewer than there are after a Resize.
   int num_slots(int size_class) const { return classes_[Index(size_class)].here; }
   int quota(int layer) const { return layers_[Index(layer)].quota; }
-  // Slots that hold one of the layer's experts, in any state, but for kept ones.
+  // Slots that hold one of the layer's experts that may lie anywhere, in any state.
   int num_held(int layer) const {
     const Layer& l = layers_[Index(layer)];
-    return static_cast<int>(l.slots.size()) - l.num_kept;
+    return static_cast<int>(l.slots.size()) - l.num_kept - l.num_passing;
   }
 
   std::optional<SlotId> Find(ExpertId id) const;
@@ -111,6 +112,7 @@ class Residency {
     std::vector<int> needed;      // [expert]
     std::vector<uint8_t> later;   // [expert]
     int num_kept = 0;             // of slots
+    int num_passing = 0;          // of slots: on disk by placement
     int64_t evictions = 0;
   };
   struct SizeClass {
@@ -131,6 +133,8 @@ class Residency {
     return placement_ != nullptr && id.layer >= 0 && placement_->Of(id) == wanted;
   }
   bool IsKept(ExpertId id) const { return IsWanted(id, here_); }
+  bool IsPassing(ExpertId id) const { return IsWanted(id, Wanted::kDisk); }
+  void Count(ExpertId id, int by);  // of a layer's kept and passing ones
   // The slot of the layer's expert that gives way, of the kept ones or of the others; nothing if
   // all are in use.
   std::optional<SlotId> VictimOf(int layer, Claimant who, bool kept = false) const;

@@ -200,6 +200,7 @@ void Loader::CountExperts(MemoryNeeds* needs) const {
     needs->least_slots.push_back(std::max(1, kept + (anywhere + on_disk > 0 ? 1 : 0)));
     needs->most_slots.push_back(std::max(1, kept + anywhere + at_once));
     needs->expert_bytes += (kept + anywhere + on_disk) * size.slot_bytes;
+    needs->some_on_disk |= on_disk > 0;
   }
 }
 

@@ -82,7 +82,7 @@ class Planner {
       MemoryPlan plan;
       plan.slots = slots;
       plan.expert_bytes = BytesOf(slots);
-      plan.all_resident = plan.expert_bytes >= needs_.expert_bytes;
+      plan.all_resident = plan.expert_bytes >= needs_.expert_bytes && !needs_.some_on_disk;
       plan.step_tokens = tokens;
       plan.step_bytes = needs_.step(tokens);
       const int64_t rest = room_ - plan.expert_bytes - plan.step_bytes;

@@ -45,6 +45,7 @@ struct MemoryNeeds {
   std::vector<SizeClass> classes;
   std::vector<int> least_slots, most_slots;  // [class]; more than the most are of no use
   int64_t expert_bytes = 0;                  // of all that are not on a device
+  bool some_on_disk = false;                 // whatever the memory
   int num_experts = 0;                       // of a layer
   int experts_per_token = 0;                 // of a layer
   std::optional<int> layer_slots;            // unset: as many as fit

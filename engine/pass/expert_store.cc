@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
@@ -136,6 +137,16 @@ std::vector<ExpertId> ExpertStore::HostExperts() const {
   return ids;
 }
 
+std::vector<ExpertId> ExpertStore::MissingExperts() const {
+  std::vector<ExpertId> missing;
+  for (int l = 0; l < host_->num_layers(); ++l) {
+    AddExperts(l, Wanted::kHost, files_->num_experts(), &missing);
+  }
+  std::erase_if(missing,
+                [&](ExpertId id) { return host_->residency()->StateOf(id) != SlotState::kFree; });
+  return missing;
+}
+
 std::vector<ExpertId> ExpertStore::DeviceExperts() const {
   std::vector<ExpertId> ids;
   for (int l = 0; l < host_->num_layers(); ++l) {
@@ -157,6 +168,7 @@ absl::Status ExpertStore::StartFill(const std::function<void(int64_t)>& progress
   }
   to_fill_ = HostExperts();
   num_begun_ = 0;
+  num_missing_ = to_fill_.size() + 1;
   Tend();
   return absl::OkStatus();
 }
@@ -166,7 +178,13 @@ bool ExpertStore::busy() { return num_begun_ < to_fill_.size() || !fetcher_->idl
 void ExpertStore::Tend() {
   constexpr int kAhead = 32;  // experts: more than can be under way at once
   fetcher_->Tend();
-  if (num_begun_ == to_fill_.size()) return;
+  if (num_begun_ == to_fill_.size()) {
+    if (to_fill_.empty() || !fetcher_->idle()) return;
+    // What gave way to a step's reads comes in after them, as long as that gets anywhere.
+    to_fill_ = MissingExperts();
+    num_begun_ = 0;
+    if (to_fill_.size() >= std::exchange(num_missing_, to_fill_.size())) to_fill_.clear();
+  }
   const int room = kAhead - fetcher_->num_filling();
   if (room <= kAhead / 2) return;
   const size_t count = std::min(to_fill_.size() - num_begun_, static_cast<size_t>(room));
@@ -212,6 +230,7 @@ bool ExpertStore::Resize(int64_t bytes) {
   if (num_host_slots() > before) {
     to_fill_ = HostExperts();
     num_begun_ = 0;
+    num_missing_ = to_fill_.size() + 1;
   }
   return num_host_slots() != before;
 }

@@ -96,6 +96,8 @@ class ExpertStore {
   // The experts that the host's slots begin with: those that the placement wants there, then the
   // first others of every layer, layer by layer.
   std::vector<ExpertId> HostExperts() const;
+  // Those of them that a placement wants there and that are not.
+  std::vector<ExpertId> MissingExperts() const;
   // Those that the device holds.
   std::vector<ExpertId> DeviceExperts() const;
   void AddExperts(int layer, Wanted wanted, int most, std::vector<ExpertId>* ids) const;
@@ -109,7 +111,8 @@ class ExpertStore {
   std::unique_ptr<ExpertFetcher> fetcher_;
   std::unique_ptr<ExpertRunner> runner_;
   std::vector<ExpertId> to_fill_;
-  size_t num_begun_ = 0;  // of to_fill_
+  size_t num_begun_ = 0;    // of to_fill_
+  size_t num_missing_ = 0;  // kept ones that steps held up when all had begun
 };
 
 }  // namespace thermocline

@@ -25,7 +25,7 @@ CpuExperts::CpuExperts(const CpuKernels& kernels, const WeightDot& dot, WorkerPo
       workers_(static_cast<size_t>(pool->num_threads())) {}
 
 int64_t CpuExperts::WorkspaceBytes(const StepSizes& sizes, const Forms& forms, int num_threads) {
-  constexpr int64_t kPointers = 8 * sizeof(void*);  // of a pair: its input and hidden row, 4 times
+  constexpr int64_t kPointers = 9 * sizeof(void*);  // of a pair: itself, its rows in 4 forms each
   const int64_t hidden = sizes.expert_pairs * sizes.expert_width;
   // All tokens may go to one expert.
   const int64_t worker = sizes.expert_tokens *

@@ -24,7 +24,6 @@ namespace {
 using Memory = dnnl::memory;
 using Type = Memory::data_type;
 constexpr int kQueries = OneDnnAttention::kMaxQueries;
-constexpr int kBlock = OneDnnAttention::kBlock;
 
 // Room for `elems` elements of a type, grown only.
 class Array {

@@ -34,6 +34,9 @@ class Group:
         self.path = (old if self.old else pathlib.Path("/sys/fs/cgroup")) / f"thermocline_bench_{os.getpid()}"
         self.path.mkdir()
         (self.path / ("memory.limit_in_bytes" if self.old else "memory.max")).write_text(str(limit))
+        swap = self.path / ("memory.memsw.limit_in_bytes" if self.old else "memory.swap.max")
+        if swap.exists():  # not where the kernel does not count swap
+            swap.write_text(str(limit) if self.old else "0")
         self.peak = 0
         self.over = threading.Event()
         self.watch = threading.Thread(target=self.sample)
@@ -43,9 +46,10 @@ class Group:
         while not self.over.wait(0.05):
             stat = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
             if self.old:
-                held = int(stat["rss"]) + int(stat["shmem"]) + int((self.path / "memory.kmem.usage_in_bytes").read_text())
-            else:
-                held = int(stat["anon"]) + int(stat["shmem"]) + int(stat["kernel"])
+                kernel = self.path / "memory.kmem.usage_in_bytes"
+                held = int(stat["rss"]) + int(stat["shmem"]) + (int(kernel.read_text()) if kernel.exists() else 0)
+            else:  # "kernel" since Linux 5.18
+                held = int(stat["anon"]) + int(stat["shmem"]) + int(stat.get("kernel", stat.get("slab", 0)))
             self.peak = max(self.peak, held)
 
     def hits(self):
@@ -59,10 +63,14 @@ class Group:
     def run(self, command):
         def enter():
             (self.path / "cgroup.procs").write_text(str(os.getpid()))
+        self.peak = 0
+        before = self.hits()
         done = subprocess.run(command, preexec_fn=enter, capture_output=True, text=True)
+        hits, killed = (now - then for now, then in zip(self.hits(), before))
+        memory = {"held_peak_mb": self.peak / 1e6, "limit_hits": hits, "killed": killed}
         if done.returncode != 0:
-            return {"error": done.stderr.strip()[-300:] or f"ended by signal {-done.returncode}"}
-        return json.loads(done.stdout.strip().splitlines()[-1] if "--llama-only" in command else done.stdout)
+            return {"error": done.stderr.strip()[-300:] or f"ended by signal {-done.returncode}", **memory}
+        return {**json.loads(done.stdout.strip().splitlines()[-1] if "--llama-only" in command else done.stdout), **memory}
 
     def close(self):
         self.over.set()
@@ -168,7 +176,7 @@ def main():
                     if row["kind"] == "prefill" and not args.prefill:
                         continue
                     read = row["file_bytes_per_step"]
-                    rows.append({"round": number + 1, "program": name, "row": row["kind"], "tokens_per_second": row["tokens_per_second"]["median"],
+                    rows.append({"round": number + 1, "program": name, "row": row["kind"], **{key: done[key] for key in ("held_peak_mb", "limit_hits", "killed")}, "tokens_per_second": row["tokens_per_second"]["median"],
                                  "file_mb_per_step": read / 1e6, "disk_gb_per_second": bandwidth / 1e9,
                                  "share_of_roofline": read / bandwidth / (row["step_ms"] / 1e3)})
                     print(rows[-1], file=sys.stderr)
@@ -179,9 +187,8 @@ def main():
                 rows.append({"round": number + 1, "program": "llama.cpp", "row": "decode", **done})
                 print(rows[-1], file=sys.stderr)
     finally:
-        failures, killed = group.hits()
+        print(json.dumps({"limit": args.limit, "rows": rows}, indent=2))
         group.close()
-    print(json.dumps({"limit": args.limit, "held_peak_mb": group.peak / 1e6, "limit_hits": failures, "killed": killed, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

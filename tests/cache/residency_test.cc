@@ -327,6 +327,38 @@ TEST_F(ResidencyTest, WhatAPlacementWantsOnDiskLeavesWhenItHasBeenUsed) {
   EXPECT_EQ(Draw(), "e1 . . .");
 }
 
+// Where a layer has few experts that may lie anywhere, the others get its share.
+TEST_F(ResidencyTest, NoLayerHasAQuotaBeyondItsExperts) {
+  Make(12, 2, "0 * host");
+  EXPECT_EQ(books_->quota(1), 4);
+  Make(16, 2, "0 * host");
+  EXPECT_EQ(books_->quota(1), 8);
+  Make(9, 2, "0 2-7 disk\n1 4-7 disk");  // six are for those on disk
+  EXPECT_EQ(books_->quota(0), 2);
+  EXPECT_EQ(books_->quota(1), 1);
+}
+
+TEST_F(ResidencyTest, ExpertsOnDiskShareFreeSlotsAndDriveOutNobodyWhileOneIsInFlight) {
+  Make(4, 2, "* 4-7 disk");
+  Fill(0, 1);
+  for (const int expert : {4, 5, 6}) ASSERT_TRUE(Claim(0, expert).has_value()) << expert;
+  EXPECT_EQ(Draw(), "e1 ~e4 ~e5 ~e6");
+  EXPECT_EQ(Claim(0, 7), std::nullopt);  // one of them will leave
+  Make(1, 2, "* 4-7 disk");
+  Fill(0, 1);
+  ASSERT_TRUE(Claim(0, 4).has_value());  // none is in flight
+  EXPECT_EQ(Draw(), "~e4");
+}
+
+TEST_F(ResidencyTest, FillingBringsInWhatIsKeptAtTheCostOfOthers) {
+  Make(3, 2, "0 1 host");
+  Fill(0, 2);
+  Fill(0, 3);
+  Fill(1, 5);
+  EXPECT_EQ(Claim(0, 4, Claimant::kFill), std::nullopt);
+  ASSERT_TRUE(Claim(0, 1, Claimant::kFill).has_value());
+}
+
 TEST(PlacementTest, LinesNameLayersExpertsAndPlaces) {
   const Placement placement =
       *Placement::Parse("# what for\n 0-1 *\thost\n\n1,3 0-2,7 disk # and why\r\n3 1 device", 4, 8);

@@ -8,7 +8,6 @@
 namespace thermocline {
 namespace {
 
-using alphabet::Letter;
 using alphabet::Tokens;
 
 class EngineLoadTest : public EngineTest {

@@ -103,6 +103,18 @@ class Flags(Case):
                             (("--max-tokens", "-1"), "max_tokens"), (("--threads", "many"), "many")]:
             self.refused(part, *generate, *flags)
 
+    def test_experts_are_placed_by_a_file(self):
+        path = self.folder() / "placement"
+        generate = ("generate", MODEL, "--prompt", "abc")
+        path.write_text("* 0 host\n* 1-2 disk  # the third may lie anywhere\n")
+        self.assertEqual(self.out(*generate, "--placement", str(path)), self.out(*generate))
+        self.refused("cannot be given with it", *generate, "--placement", str(path), "--host-experts", "2")
+        for text, part in [("0 4 host", 'line 1: experts "4", but numbers and ranges of 0 to 3'), ("\n* * gpu", 'line 2: place "gpu"'),
+                           ("* 0 device", "on the device, but there is none; host and disk are allowed")]:
+            path.write_text(text)
+            self.refused(part, *generate, "--placement", str(path))
+        self.refused("/nowhere/placement", *generate, "--placement", "/nowhere/placement")
+
     def test_a_config_file_is_found_however_it_is_named(self):
         path = self.folder() / "c.yaml"
         path.write_text("max-tokens: 2\n")

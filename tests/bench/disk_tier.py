@@ -175,7 +175,7 @@ def main():
                 for row in done["rows"]:
                     if row["kind"] == "prefill" and not args.prefill:
                         continue
-                    read = row["file_bytes_per_step"]
+                    read = row.get("file_bytes_per_step", 0.0)  # older builds do not say
                     rows.append({"round": number + 1, "program": name, "row": row["kind"], **{key: done[key] for key in ("held_peak_mb", "limit_hits", "killed")}, "tokens_per_second": row["tokens_per_second"]["median"],
                                  "file_mb_per_step": read / 1e6, "disk_gb_per_second": bandwidth / 1e9,
                                  "share_of_roofline": read / bandwidth / (row["step_ms"] / 1e3)})

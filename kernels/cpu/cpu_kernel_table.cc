@@ -26,8 +26,8 @@ constexpr OneDnnRow kOneDnnRows[] = {
     {KernelUse::kAttention, DType::kBF16, "0.50"}, {KernelUse::kAttention, DType::kQ8_0, "0.85"},
 };
 
-// oneDNN only where it was the faster one: for products, with AMX tiles.
-bool IsFaster(KernelUse use) { return use != KernelUse::kAttention && OneDnnMatMul::HasTiles(); }
+// oneDNN only where it was the faster one: for dense products, with AMX tiles.
+bool IsFaster(KernelUse use) { return use == KernelUse::kProduct && OneDnnMatMul::HasTiles(); }
 
 CpuKernel OwnKernel(KernelUse use, DType format, TokenRole role, Activations activations) {
   if (use == KernelUse::kAttention) {

@@ -299,7 +299,7 @@ void CpuOps::MatMul(const TensorView& x, const TensorView& roles,
   });
 }
 
-// One kernel for both roles: no library's product has heads of so few rows.
+// Both roles by the generated tokens' kernel.
 void CpuOps::HeadMatMul(const TensorView& x, const TensorView& /*roles*/, const TensorView& weight,
                         const TensorView& out) {
   const int64_t heads = x.shape[1], rows_per_head = out.cols();

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cpu/onednn_product.h"
 #include "kernels/quant/registry.h"
 #endif
 
@@ -51,17 +51,12 @@ class Array {
 }  // namespace
 
 struct OneDnnAttention::Impl {
-  // A product of fixed shape: [kQueries, in] with [in, out] to [kQueries, out] f32, added to what
-  // is there or not.
-  struct Product {
-    dnnl::matmul primitive;
-    Memory src, weights, dst;
-  };
+  // Products [kQueries, in] with [in, out] to [kQueries, out] f32, added to what is there or not.
   using Key = std::tuple<int64_t, int64_t, Type, bool>;  // in, out, type, scores or values
 
   // `scores`: the weights are the transpose of [out, in] rows. Else [in, out] rows, and the result
   // is added. Throws dnnl::error.
-  Product& Get(int64_t in, int64_t out, Type type, bool scores) {
+  OneDnnProduct& Get(int64_t in, int64_t out, Type type, bool scores) {
     const Key key{in, out, type, scores};
     const auto it = products.find(key);
     if (it != products.end()) return it->second;
@@ -75,26 +70,7 @@ struct OneDnnAttention::Impl {
       add.append_sum(1.0f);
       attr.set_post_ops(add);
     }
-    Product p;
-#if DNNL_VERSION_MAJOR >= 3
-    p.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(engine, src, weights, dst, attr));
-#else
-    p.primitive = dnnl::matmul(
-        dnnl::matmul::primitive_desc(dnnl::matmul::desc(src, weights, dst), attr, engine));
-#endif
-    p.src = Memory(src, engine, DNNL_MEMORY_NONE);
-    p.weights = Memory(weights, engine, DNNL_MEMORY_NONE);
-    p.dst = Memory(dst, engine, DNNL_MEMORY_NONE);
-    return products.emplace(key, std::move(p)).first->second;
-  }
-
-  void Multiply(Product* p, void* src, void* weights, void* dst) {
-    p->src.set_data_handle(src);
-    p->weights.set_data_handle(weights);
-    p->dst.set_data_handle(dst);
-    p->primitive.execute(
-        stream, {{DNNL_ARG_SRC, p->src}, {DNNL_ARG_WEIGHTS, p->weights}, {DNNL_ARG_DST, p->dst}});
-    stream.wait();
+    return products.emplace(key, OneDnnProduct(engine, src, weights, dst, attr)).first->second;
   }
 
   void Run(const CpuKernels& kernels, const AttendTileArgs& a);
@@ -106,7 +82,7 @@ struct OneDnnAttention::Impl {
 
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
-  std::map<Key, Product> products;
+  std::map<Key, OneDnnProduct> products;
   Array queries;       // [kQueries, key_dim]
   Array keys, values;  // [kBlock, key_dim], [kBlock, value_dim]
   Array scores, sums;  // f32 [kQueries, kBlock], [kQueries, value_dim]
@@ -158,8 +134,8 @@ void OneDnnAttention::Impl::Run(const CpuKernels& kernels, const AttendTileArgs&
   const bool narrow = a.cache_dtype == DType::kBF16;
   const DType dtype = narrow ? DType::kBF16 : DType::kF32;
   const Type type = narrow ? Type::bf16 : Type::f32;
-  Product &score = Get(a.key_dim, kBlock, type, true),
-          &value = Get(kBlock, a.value_dim, type, false);
+  OneDnnProduct &score = Get(a.key_dim, kBlock, type, true),
+                &value = Get(kBlock, a.value_dim, type, false);
   queries.Reserve(dtype, kQueries * a.key_dim);
   keys.Reserve(dtype, kBlock * a.key_dim);
   values.Reserve(dtype, kBlock * a.value_dim);
@@ -182,9 +158,9 @@ void OneDnnAttention::Impl::Run(const CpuKernels& kernels, const AttendTileArgs&
   }
   for (int64_t base = begin / kBlock * kBlock; base < end; base += kBlock) {
     LoadBlock(kernels, a, base, begin, end);
-    Multiply(&score, queries.At(0), keys.At(0), scores.At(0));
+    score.Run(&stream, queries.At(0), keys.At(0), scores.At(0));
     Weigh(kernels, a, base);
-    Multiply(&value, weights.At(0), values.At(0), sums.At(0));
+    value.Run(&stream, weights.At(0), values.At(0), sums.At(0));
   }
   for (int q = 0; q < a.num_queries; ++q) {
     const float inverse = 1.0f / sum[static_cast<size_t>(q)];

@@ -8,11 +8,11 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/onednn_product.h"
 #endif
 
 namespace thermocline {
@@ -27,37 +27,23 @@ constexpr int64_t kBlockCols = 32;  // of oneDNN's blocked format
 
 struct OneDnnMatMul::Impl {
   using Key = std::pair<int64_t, int64_t>;  // in, out
-  struct Prepared {
-    dnnl::matmul primitive;
-    dnnl::memory src, weights, dst;
-  };
 
   // Throws dnnl::error.
-  Prepared& Get(int64_t in, int64_t out) {
-    const auto it = prepared.find(Key{in, out});
-    if (it != prepared.end()) return it->second;
+  OneDnnProduct& Get(int64_t in, int64_t out) {
+    const auto it = products.find(Key{in, out});
+    if (it != products.end()) return it->second;
     using Desc = dnnl::memory::desc;
     using Tag = dnnl::memory::format_tag;
     constexpr auto kType = dnnl::memory::data_type::bf16;
     const Desc src({kTokensPerCall, in}, kType, Tag::ab);
     const Desc weights({in, out}, kType, Tag::BA16a16b2a);  // panels
     const Desc dst({kTokensPerCall, out}, dnnl::memory::data_type::f32, Tag::ab);
-    Prepared p;
-#if DNNL_VERSION_MAJOR >= 3
-    p.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(engine, src, weights, dst));
-#else
-    p.primitive =
-        dnnl::matmul(dnnl::matmul::primitive_desc(dnnl::matmul::desc(src, weights, dst), engine));
-#endif
-    p.src = dnnl::memory(src, engine, DNNL_MEMORY_NONE);
-    p.weights = dnnl::memory(weights, engine, DNNL_MEMORY_NONE);
-    p.dst = dnnl::memory(dst, engine, DNNL_MEMORY_NONE);
-    return prepared.emplace(Key{in, out}, std::move(p)).first->second;
+    return products.emplace(Key{in, out}, OneDnnProduct(engine, src, weights, dst)).first->second;
   }
 
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
-  std::map<Key, Prepared> prepared;
+  std::map<Key, OneDnnProduct> products;
   std::vector<uint16_t> src;
   std::vector<float> dst;
 };
@@ -93,20 +79,15 @@ absl::Status OneDnnMatMul::Run(const TensorView& weight, int64_t first_row, int6
   if (impl_ == nullptr) impl_ = std::make_unique<Impl>();
   const size_t in = static_cast<size_t>(weight.cols()), rows = static_cast<size_t>(num_rows);
   try {
-    Impl::Prepared& p = impl_->Get(weight.cols(), num_rows);
+    OneDnnProduct& product = impl_->Get(weight.cols(), num_rows);
     impl_->src.resize(kTokensPerCall * in);
     impl_->dst.resize(kTokensPerCall * rows);
     for (size_t t = 0; t < static_cast<size_t>(num_tokens); ++t) {
       std::memcpy(&impl_->src[t * in], x[t], in * sizeof(uint16_t));
     }
     std::fill(impl_->src.begin() + static_cast<int64_t>(in) * num_tokens, impl_->src.end(), 0);
-    p.src.set_data_handle(impl_->src.data());
-    p.weights.set_data_handle(const_cast<uint8_t*>(PanelOf(weight, first_row)));
-    p.dst.set_data_handle(impl_->dst.data());
-    p.primitive.execute(
-        impl_->stream,
-        {{DNNL_ARG_SRC, p.src}, {DNNL_ARG_WEIGHTS, p.weights}, {DNNL_ARG_DST, p.dst}});
-    impl_->stream.wait();
+    product.Run(&impl_->stream, impl_->src.data(), const_cast<uint8_t*>(PanelOf(weight, first_row)),
+                impl_->dst.data());
   } catch (const dnnl::error& error) {
     return absl::InternalError(absl::StrCat("oneDNN: ", error.what()));
   }
